@@ -1,0 +1,57 @@
+"""Cloverleaf: real-time object detection whose parts compose.
+
+The public API is loaded on first use, so that ``import cloverleaf`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cloverleaf.errors import CloverleafError
+    from cloverleaf.models.catalog import create_model, list_models
+    from cloverleaf.predict.evaluate import evaluate
+    from cloverleaf.predict.predictor import Predictor
+    from cloverleaf.structures.detections import Detections
+    from cloverleaf.training.fit import train
+    from cloverleaf.weights.format import load, save
+
+_PUBLIC = {
+    "CloverleafError": "cloverleaf.errors",
+    "Detections": "cloverleaf.structures.detections",
+    "Predictor": "cloverleaf.predict.predictor",
+    "create_model": "cloverleaf.models.catalog",
+    "evaluate": "cloverleaf.predict.evaluate",
+    "list_models": "cloverleaf.models.catalog",
+    "load": "cloverleaf.weights.format",
+    "save": "cloverleaf.weights.format",
+    "train": "cloverleaf.training.fit",
+}
+
+__all__ = [
+    "CloverleafError",
+    "Detections",
+    "Predictor",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "save",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cloverleaf' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,49 @@
+"""The `cloverleaf` command: one thin file per verb, put together here; user errors are printed without a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cloverleaf.cli import data, demo, info, models, predict, train, val
+from cloverleaf.errors import CloverleafError, ConfigError
+
+app = typer.Typer(
+    name="cloverleaf",
+    help="Train, judge and use real-time object detectors whose parts compose.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("val")(val.val)
+app.command("predict")(predict.predict)
+app.add_typer(data.app, name="data")
+app.command("info")(info.info)
+app.command("models")(models.models)
+
+
+def main() -> None:
+    """Run the command line: exit code 0 good, 1 the work failed, 2 wrong usage."""
+    try:
+        app()
+    except CloverleafError as error:
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console(stderr=True)
+        console.print(Text(f"error: {error.what}", style="bold red"))
+        if error.why:
+            console.print(Text(f"  why: {error.why}"))
+        if error.fix:
+            console.print(Text(f"  fix: {error.fix}", style="green"))
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

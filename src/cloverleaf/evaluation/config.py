@@ -1,0 +1,27 @@
+"""How a detector is judged; every field is a `--set evaluation.x=` option."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class EvalConfig:
+    """The published protocol (SPEC section 11).
+
+    Attributes:
+        confidence: smallest score that counts.
+        iou: NMS threshold.
+        multi_label: a box may carry several classes.
+        max_detections: kept per image.
+        interval: epochs between two evaluations during training; the last epoch is always judged.
+    """
+
+    confidence: Annotated[float, Field(ge=0, lt=1)] = 0.001
+    iou: Annotated[float, Field(gt=0, le=1)] = 0.65
+    multi_label: bool = True
+    max_detections: Annotated[int, Field(ge=1)] = 300
+    interval: Annotated[int, Field(ge=1)] = 1

@@ -1,0 +1,42 @@
+"""Gains and options of the anchor-based criterion; every field is a `--set loss.x=` option."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Gain = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class LossConfig:
+    """YOLOv7's loss (SPEC section 7); the defaults are the published `tiny` recipe.
+
+    Attributes:
+        assigner: `simota` (SPEC 7.4) or `anchor_ratio` (every candidate is a positive, SPEC 7.3).
+        box, cls, obj: gains as published for 640 px, 80 classes, 3 levels; scaled when `scale_gains`.
+        scale_gains: box *= 3/L; cls *= K/80 * 3/L; obj *= (size/640)^2 * 3/L (SPEC section 8).
+        cls_pw, obj_pw: positive weights of the two binary cross-entropies.
+        fl_gamma: focal exponent; 0 switches the focal weighting off.
+        anchor_t: largest side ratio between a box and an anchor that may match.
+        label_smoothing: epsilon of the class targets.
+        objectness_iou_ratio: `gr`; share of the IoU in the objectness target.
+        dynamic_k_candidates: how many best IoUs are summed for the dynamic k.
+        autobalance: adapt the level weights of the objectness loss.
+    """
+
+    assigner: Literal["simota", "anchor_ratio"] = "simota"
+    box: Gain = 0.05
+    cls: Gain = 0.5
+    obj: Gain = 1.0
+    scale_gains: bool = True
+    cls_pw: Gain = 1.0
+    obj_pw: Gain = 1.0
+    fl_gamma: Gain = 0.0
+    anchor_t: Annotated[float, Field(gt=1)] = 4.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    objectness_iou_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    dynamic_k_candidates: Annotated[int, Field(ge=1)] = 10
+    autobalance: bool = False

@@ -1,0 +1,20 @@
+"""Nouns shared by every part: frozen, validated, without behaviour beyond their own data."""
+
+from cloverleaf.structures.assignment import AnchorAssigner, AnchorAssignment
+from cloverleaf.structures.batch import Batch, Targets
+from cloverleaf.structures.detections import Detections
+from cloverleaf.structures.features import FeatureSpec
+from cloverleaf.structures.outputs import AnchorOutput
+from cloverleaf.structures.sample import Polygons, Sample
+
+__all__ = [
+    "AnchorAssigner",
+    "AnchorAssignment",
+    "AnchorOutput",
+    "Batch",
+    "Detections",
+    "FeatureSpec",
+    "Polygons",
+    "Sample",
+    "Targets",
+]

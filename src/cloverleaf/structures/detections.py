@@ -1,0 +1,79 @@
+"""Detections of one image, in pixels of the original image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a detector found in one image, sorted by descending score.
+
+    Attributes:
+        xyxy: ``(n, 4)`` float32 boxes in pixels of the original image.
+        scores: ``(n,)`` float32 in [0, 1].
+        labels: ``(n,)`` int64 class indices.
+        class_names: all names of the model; ``class_names[labels[i]]`` names detection i.
+        image_hw: size of the original image.
+        source: where the image came from (a path, or "" for an array).
+        category_ids: per label the id used in COCO results; the label itself where None.
+    """
+
+    xyxy: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    image_hw: tuple[int, int]
+    source: str = ""
+    category_ids: tuple[int, ...] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Any) -> Detections:
+        """A subset, by mask, slice or integer array."""
+        if isinstance(index, int | np.integer):
+            index = [int(index)]
+        return Detections(
+            self.xyxy[index], self.scores[index], self.labels[index],
+            self.class_names, self.image_hw, self.source, self.category_ids,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[tuple[npt.NDArray[np.float32], float, int, str]]:
+        """Yield (box xyxy, score, label, name) per detection."""
+        for box, score, label in zip(self.xyxy, self.scores, self.labels, strict=True):
+            yield box, float(score), int(label), self.class_names[label]
+
+    @property
+    def names(self) -> list[str]:
+        """Class name of each detection."""
+        return [self.class_names[label] for label in self.labels]
+
+    def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
+        """COCO results rows: bbox (x, y, width, height) rounded to 3 decimals, score to 5 (SPEC section 11)."""
+        ids = self.category_ids
+        rows = []
+        for (x1, y1, x2, y2), score, label in zip(self.xyxy.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
+            rows.append({
+                "image_id": image_id,
+                "category_id": ids[label] if ids is not None else label,
+                "bbox": [round(x1, 3), round(y1, 3), round(x2 - x1, 3), round(y2 - y1, 3)],
+                "score": round(score, 5),
+            })  # fmt: skip
+        return rows
+
+    def to_supervision(self) -> Any:
+        """The same as ``supervision.Detections`` (for drawing, tracking, slicing)."""
+        import supervision as sv
+
+        return sv.Detections(
+            xyxy=self.xyxy.reshape(-1, 4).copy(),
+            confidence=self.scores.copy(),
+            class_id=self.labels.astype(int),
+            data={"class_name": np.array(self.names, dtype=object if not len(self) else None)},
+        )
