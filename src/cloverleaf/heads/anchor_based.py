@@ -1,0 +1,167 @@
+"""The anchor-based head of YOLOR and YOLOv7 (arXiv 2105.04206, 2207.02696), with implicit knowledge by option."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cloverleaf.errors import ConfigError
+from cloverleaf.heads.anchor_decode import decode_anchors
+from cloverleaf.layers.conv import ConvNormAct
+from cloverleaf.layers.implicit import ImplicitAdd, ImplicitMultiply
+from cloverleaf.layers.rep import conv_like
+from cloverleaf.layers.style import Activation, Style, scale_width
+from cloverleaf.structures import AnchorOutput, FeatureSpec
+
+Side = Annotated[float, Field(gt=0)]
+Anchors = tuple[tuple[tuple[Side, Side], ...], ...]
+
+# Published anchors of YOLOv7-tiny: (width, height) in pixels, for strides 8, 16 and 32.
+TINY_ANCHORS: Anchors = (
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((116, 90), (156, 198), (373, 326)),
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class AnchorHeadSpec:
+    """Options of `AnchorHead`.
+
+    Attributes:
+        implicit: learn an addend before and a factor after the last convolution; both vanish when fused.
+        stem: a 3x3 convolution per level before the last one, or none.
+        width: multiplies the width of the stem, which is twice that of its input at 1.0.
+        activation: of the stem.
+        anchors_px: per level its anchors (width, height) in pixels, finest level first.
+    """
+
+    type: Literal["anchor"] = "anchor"
+    implicit: bool = True
+    stem: Literal["conv", "none"] = "conv"
+    width: Annotated[float, Field(gt=0, le=8)] = 1.0
+    activation: Activation = "leaky_relu"
+    anchors_px: Anchors = TINY_ANCHORS
+
+    def build(self, features: FeatureSpec, num_classes: int) -> AnchorHead:
+        """The module for a neck's ``features``, freshly initialised."""
+        return AnchorHead(self, features, num_classes)
+
+    def deployed(self) -> AnchorHeadSpec:
+        """The same head as it is after fusing: without implicit knowledge."""
+        return replace(self, implicit=False)
+
+
+class AnchorLevel(nn.Module):
+    """One level: stem, then multiply(project(add(x))) with a 1x1 projection to ``outputs`` channels."""
+
+    def __init__(self, stem: nn.Module, add: nn.Module, project: nn.Conv2d, multiply: nn.Module) -> None:
+        super().__init__()
+        self.stem = stem
+        self.add = add
+        self.project = project
+        self.multiply = multiply
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, A * (5 + K), H, W)``."""
+        return self.multiply(self.project(self.add(self.stem(x))))
+
+    @torch.no_grad()
+    def reparameterized(self) -> AnchorLevel:
+        """Implicit knowledge folded into the projection: W' = m W, b' = m (b + W a)."""
+        if not (isinstance(self.add, ImplicitAdd) and isinstance(self.multiply, ImplicitMultiply)):
+            return self
+        weight, factor = self.project.weight, self.multiply.value.flatten()
+        assert self.project.bias is not None
+        bias = self.project.bias + weight.flatten(1) @ self.add.value.flatten()
+        project = conv_like(self.project, weight * factor[:, None, None, None], bias * factor)
+        return AnchorLevel(self.stem, nn.Identity(), project, nn.Identity())
+
+
+class AnchorHead(nn.Module):
+    """Raw box, objectness and class logits per anchor and cell.
+
+    Attributes:
+        anchors_px: buffer ``(L, A, 2)``, the only place where anchors are kept.
+        strides: input pixels per cell of each level.
+    """
+
+    anchors_px: Tensor
+
+    def __init__(self, spec: AnchorHeadSpec, features: FeatureSpec, num_classes: int) -> None:
+        super().__init__()
+        check_anchors(spec.anchors_px, features.strides)
+        self.num_classes = num_classes
+        self.strides = features.strides
+        self.num_anchors = len(spec.anchors_px[0])
+        outputs = self.num_anchors * (5 + num_classes)
+        style = Style(activation=spec.activation)
+        levels = []
+        for channels in features.channels:
+            wide = scale_width(2 * channels, spec.width) if spec.stem == "conv" else channels
+            levels.append(
+                AnchorLevel(
+                    ConvNormAct(channels, wide, 3, style=style) if spec.stem == "conv" else nn.Identity(),
+                    ImplicitAdd(wide) if spec.implicit else nn.Identity(),
+                    nn.Conv2d(wide, outputs, 1),
+                    ImplicitMultiply(outputs) if spec.implicit else nn.Identity(),
+                )
+            )
+        self.levels = nn.ModuleList(levels)
+        self.register_buffer("anchors_px", torch.tensor(spec.anchors_px, dtype=torch.float32))
+        self._add_bias_prior()
+
+    @torch.no_grad()
+    def _add_bias_prior(self) -> None:
+        """Expect 8 objects in a 640 px image and equally frequent classes, whatever the training size."""
+        for level, stride in zip(self.levels, self.strides, strict=True):
+            assert isinstance(level, AnchorLevel) and level.project.bias is not None
+            bias = level.project.bias.view(self.num_anchors, -1)
+            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+            bias[:, 5:] += math.log(0.6 / (self.num_classes - 0.99))
+
+    def forward(self, features: Sequence[Tensor]) -> AnchorOutput:
+        """Maps ``(B, C_l, H_l, W_l)``, finest first -> logits ``(B, A, H_l, W_l, 5 + K)`` per level."""
+        raw = [level(x) for level, x in zip(self.levels, features, strict=True)]
+        return AnchorOutput(tuple(x.unflatten(1, (self.num_anchors, -1)).permute(0, 1, 3, 4, 2) for x in raw))
+
+    def decode(self, raw: AnchorOutput) -> tuple[Tensor, Tensor]:
+        """Boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``; see `decode_anchors`."""
+        return decode_anchors(raw.levels, self.anchors_px, self.strides)
+
+    @torch.no_grad()
+    def set_anchors(self, anchors_px: Tensor) -> None:
+        """Replace the anchors by ``(L, A, 2)`` of the same shape, in pixels, finest level first."""
+        if anchors_px.shape != self.anchors_px.shape:
+            raise ConfigError(
+                "new anchors do not fit the head",
+                f"expected shape {tuple(self.anchors_px.shape)}, got {tuple(anchors_px.shape)}",
+                "give as many levels and anchors as the model has",
+            )
+        check_anchors(anchors_px.tolist(), self.strides)
+        self.anchors_px.copy_(anchors_px)
+
+
+def check_anchors(anchors_px: Sequence[Sequence[Sequence[float]]], strides: Sequence[int]) -> None:
+    """Raise `ConfigError` unless there is one equally long, positive set per stride, the finest level first."""
+    counts = [len(level) for level in anchors_px]
+    if len(counts) != len(strides) or len(set(counts)) != 1 or not counts[0]:
+        raise ConfigError(
+            "head.anchors_px does not fit the feature levels",
+            f"strides {tuple(strides)} need {len(strides)} equally long sets of anchors, got sets of {counts}",
+            "give one set of (width, height) pairs per level, finest level first",
+        )
+    areas = [sum(w * h for w, h in level) for level in anchors_px]
+    if areas[0] > areas[-1] or any(w <= 0 or h <= 0 for level in anchors_px for w, h in level):
+        raise ConfigError(
+            "head.anchors_px is in the wrong order or not positive",
+            f"the finest level must hold the smallest anchors, got mean areas {[a / counts[0] for a in areas]}",
+            "list the anchors of the smallest stride first, in pixels",
+        )

@@ -1,0 +1,61 @@
+"""Spatial pyramid pooling: one map pooled over several windows, so that a cell sees far around itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cloverleaf.layers.conv import ConvNormAct
+from cloverleaf.layers.style import Style
+
+
+class PyramidPool(nn.Module):
+    """Concatenates stride-1 max-pools of ``x``, the largest window first, then ``x`` itself.
+
+    The windows are built one from another (a 5-window of a 5-window is a 9-window), which costs the smallest one each.
+
+    Args:
+        windows: odd sides, ascending.
+    """
+
+    def __init__(self, windows: Sequence[int] = (5, 9, 13)) -> None:
+        super().__init__()
+        steps = [after - before + 1 for before, after in zip((1, *windows[:-1]), windows, strict=True)]
+        if any(step < 3 or step % 2 == 0 for step in steps):
+            raise ValueError(f"windows must be odd and ascending, got {tuple(windows)}")
+        self.pools = nn.ModuleList(nn.MaxPool2d(step, 1, step // 2) for step in steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, C * (1 + len(windows)), H, W)``."""
+        maps = [x]
+        for pool in self.pools:
+            maps.append(pool(maps[-1]))
+        return torch.cat(maps[::-1], 1)
+
+
+class CspSpp(nn.Module):
+    """Pyramid pooling on one of two paths (YOLOv7-tiny's form, all convolutions 1x1).
+
+    Args:
+        in_channels: width of the input.
+        out_channels: width of the output and of both paths.
+        windows: of the pools.
+        style: normalisation constants and activation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, style: Style, windows: Sequence[int] = (5, 9, 13)
+    ) -> None:
+        super().__init__()
+        self.bypass = ConvNormAct(in_channels, out_channels, style=style)
+        self.reduce = ConvNormAct(in_channels, out_channels, style=style)
+        self.pool = PyramidPool(windows)
+        self.mix = ConvNormAct(out_channels * (1 + len(windows)), out_channels, style=style)
+        self.merge = ConvNormAct(2 * out_channels, out_channels, style=style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""
+        pooled = self.mix(self.pool(self.reduce(x)))
+        return self.merge(torch.cat((pooled, self.bypass(x)), 1))

@@ -1,0 +1,72 @@
+"""Every model by name: the published ones, and any composition BACKBONE+NECK+HEAD."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from cloverleaf.errors import UnknownModelError, suggest
+from cloverleaf.models import parts, yolov7
+from cloverleaf.models.detector import Detector
+from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.structures import FeatureSpec
+
+MODELS: Mapping[str, DetectorSpec] = {**yolov7.VARIANTS}
+DESCRIPTIONS: Mapping[str, str] = {**yolov7.DESCRIPTIONS}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Catalog names that match a shell-style ``pattern``, sorted, e.g. ``list_models("yolov7*")``."""
+    return sorted(fnmatch.filter(MODELS, pattern))
+
+
+def create_model(name: str, *, num_classes: int = 80, **overrides: Mapping[str, Any]) -> Detector:
+    """A freshly initialised detector.
+
+    Args:
+        name: a catalog name, or a composition such as ``elan-tiny+elan-pan+anchor``.
+        num_classes: K, at least 1.
+        **overrides: options of the parts, e.g. ``backbone={"width": 0.5}, head={"implicit": False}``.
+
+    Raises:
+        UnknownModelError: no model or part of that name.
+        ConfigError: an unknown option, or a value of the wrong type or range.
+    """
+    return build_detector(replace(find_spec(name), num_classes=num_classes).with_overrides(overrides))
+
+
+def build_detector(spec: DetectorSpec) -> Detector:
+    """The detector that ``spec`` describes, freshly initialised; in evaluation mode if it is fused."""
+    backbone = spec.backbone.build()
+    neck = spec.neck.build(cast(FeatureSpec, backbone.features))
+    head = spec.head.build(cast(FeatureSpec, neck.features), spec.num_classes)
+    if spec.fused:
+        return Detector(backbone, neck, head, replace(spec, fused=False)).fused()
+    return Detector(backbone, neck, head, spec)
+
+
+def find_spec(name: str) -> DetectorSpec:
+    """The spec of a catalog name or composition, with 80 classes; raises `UnknownModelError`."""
+    if name in MODELS:
+        return MODELS[name]
+    if "+" in name:
+        return _compose(name)
+    raise UnknownModelError(f"no model {name!r}", "it is not in the catalog", suggest(name, MODELS))
+
+
+def _compose(name: str) -> DetectorSpec:
+    names = name.split("+")
+    if len(names) != len(parts.TABLES):
+        raise UnknownModelError(
+            f"no model {name!r}",
+            "a composition has three parts",
+            "write BACKBONE+NECK+HEAD, e.g. elan-tiny+elan-pan+anchor",
+        )
+    chosen: dict[str, Any] = {}
+    for (part, table), choice in zip(parts.TABLES.items(), names, strict=True):
+        if choice not in table:
+            raise UnknownModelError(f"no model {name!r}", f"there is no {part} {choice!r}", suggest(choice, table))
+        chosen[part] = table[choice]()
+    return DetectorSpec(name=name, **chosen)

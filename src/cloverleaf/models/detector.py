@@ -1,0 +1,124 @@
+"""A detector: a backbone, a neck and a head, in this order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from cloverleaf.errors import ConfigError
+from cloverleaf.heads.anchor_based import AnchorHead, AnchorHeadSpec
+from cloverleaf.layers.rep import reparameterize
+from cloverleaf.models.metadata import WeightsMetadata
+from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.structures import AnchorOutput
+
+
+class Detector(nn.Module):
+    """Images to raw predictions; `decode` turns them into boxes and scores, and NMS is a separate function.
+
+    Attributes:
+        backbone, neck, head: the parts, in the order of the data.
+        spec: what it was built from.
+        metadata: what its weights file says about it, or None.
+    """
+
+    head: AnchorHead
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: AnchorHead, spec: DetectorSpec) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.spec = spec
+        self.metadata: WeightsMetadata | None = None
+
+    def forward(self, images: Tensor) -> AnchorOutput:
+        """``(B, 3, H, W)`` float RGB in [0, 1], H and W multiples of `max_stride` -> raw output, in every mode.
+
+        Raises:
+            ConfigError: the images have another shape or type.
+        """
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            self._check_images(images)
+        return self.head(self.neck(self.backbone(images)))
+
+    def decode(self, raw: AnchorOutput, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Raw output for images of ``size_hw`` -> boxes and scores.
+
+        Returns:
+            Boxes ``(B, N, 4)`` float32 xyxy in network-input pixels, not clipped; scores ``(B, N, K)`` float32 in
+            [0, 1]. Order: stride ascending, then anchor, then row, then column.
+
+        Raises:
+            ConfigError: ``raw`` does not come from images of that size.
+        """
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            found = [tuple(level.shape[2:4]) for level in raw.levels]
+            expected = [(size_hw[0] // stride, size_hw[1] // stride) for stride in self.strides]
+            if found != expected:
+                raise ConfigError(
+                    f"raw output does not come from images of size {size_hw}",
+                    f"its levels have sizes {found}, expected {expected}",
+                    "pass the (height, width) of the network input",
+                )
+        return self.head.decode(raw)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.head.num_classes
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels per cell of each level, ascending."""
+        return self.head.strides
+
+    @property
+    def max_stride(self) -> int:
+        """Input sides must be multiples of this."""
+        return max(self.strides)
+
+    @property
+    def anchors_px(self) -> Tensor:
+        """``(L, A, 2)`` anchor (width, height) in input pixels; set them with ``head.set_anchors``."""
+        return self.head.anchors_px
+
+    def current_spec(self) -> DetectorSpec:
+        """``spec`` with the anchors that the head holds now (training may have refined them)."""
+        head = self.spec.head
+        if not isinstance(head, AnchorHeadSpec):
+            return self.spec
+        return replace(self.spec, head=replace(head, anchors_px=_nested_tuple(self.anchors_px.tolist())))
+
+    def fused(self) -> Detector:
+        """A copy in evaluation mode with normalisation and implicit knowledge folded away; this one is unchanged."""
+        if self.spec.fused:
+            raise ConfigError(f"{self.spec.name} is fused already", "there is nothing left to fold", "use it as it is")
+        copy = cast(Detector, reparameterize(self))
+        copy.spec = self.spec.as_fused()
+        return copy
+
+    def _check_images(self, images: Tensor) -> None:
+        shape = tuple(images.shape)
+        if len(shape) != 4 or shape[1] != 3 or not images.is_floating_point():
+            raise ConfigError(
+                f"{self.spec.name} cannot read images of shape {shape} and type {images.dtype}",
+                "it needs (B, 3, H, W) floating-point RGB in [0, 1]",
+                "permute to channels first, add a batch axis and divide uint8 by 255",
+            )
+        stride = self.max_stride
+        if shape[2] % stride or shape[3] % stride or not shape[2] or not shape[3]:
+            lower = tuple(max(side // stride, 1) * stride for side in shape[2:])
+            upper = tuple((side // stride + 1) * stride if side % stride else max(side, stride) for side in shape[2:])
+            raise ConfigError(
+                f"image size {shape[2:]} does not fit {self.spec.name}",
+                f"its coarsest feature map has stride {stride}",
+                f"use (height, width) {lower} or {upper}" if lower != upper else f"use (height, width) {lower}",
+            )
+
+
+def _nested_tuple(values: Any) -> Any:
+    return tuple(map(_nested_tuple, values)) if isinstance(values, list) else values

@@ -1,0 +1,75 @@
+"""The parts that a detector can be composed of: literal tables of names, and strict reading of their options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cloverleaf.backbones.elan import ElanTinySpec
+from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.heads.anchor_based import AnchorHeadSpec
+from cloverleaf.necks.elan_pan import ElanPanSpec
+
+BACKBONES: Mapping[str, type] = {"elan-tiny": ElanTinySpec}
+NECKS: Mapping[str, type] = {"elan-pan": ElanPanSpec}
+HEADS: Mapping[str, type] = {"anchor": AnchorHeadSpec}
+TABLES: Mapping[str, Mapping[str, type]] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
+
+
+def from_dict(part: str, values: Mapping[str, Any]) -> Any:
+    """Options of a part from plain values with a ``type``.
+
+    Args:
+        part: `backbone`, `neck` or `head`.
+        values: as `to_dict` wrote them; options left out keep their defaults.
+
+    Raises:
+        ConfigError: an unknown type or option, or a value of the wrong type or range.
+    """
+    table = TABLES[part]
+    name = str(values.get("type")) if isinstance(values, Mapping) else repr(values)
+    if name not in table:
+        raise ConfigError(f"no {part} {name!r}", "it is not among the known parts", suggest(name, table))
+    return _validated(part, table[name], values)
+
+
+def override(part: str, spec: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of ``spec`` with options changed; errors as `from_dict`."""
+    if values.get("type", spec.type) != spec.type:
+        raise ConfigError(
+            f"{part}.type = {values['type']!r} is not possible here",
+            f"this model has {part} {spec.type!r}",
+            "compose a model by name: BACKBONE+NECK+HEAD",
+        )
+    return _validated(part, type(spec), {**to_dict(spec), **values})
+
+
+def to_dict(spec: Any) -> dict[str, Any]:
+    """The options as plain containers, in field order, the ``type`` first."""
+    return dict(TypeAdapter(type(spec)).dump_python(spec, mode="json"))
+
+
+def check_keys(where: str, values: Mapping[str, Any], known: Iterable[str], *, complete: bool = False) -> None:
+    """Raise `ConfigError` at the first key that is not ``known`` (or, if ``complete``, that is missing)."""
+    known = tuple(known)
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: no option {key!r}", "it is not one of its options", suggest(str(key), known))
+    missing = [key for key in known if key not in values]
+    if complete and missing:
+        raise ConfigError(f"{where}: {', '.join(missing)} is missing", "every key is needed", "add it")
+
+
+def _validated(part: str, cls: type, values: Mapping[str, Any]) -> Any:
+    check_keys(part, values, (field.name for field in dataclasses.fields(cls)))
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"])
+        raise ConfigError(
+            f"{part}.{key} = {first['input']!r} is not valid", first["msg"], "correct the value"
+        ) from None

@@ -1,0 +1,136 @@
+"""What a detector is made of, as plain data that a weights file can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from torch import nn
+
+from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.heads.anchor_based import AnchorHead
+from cloverleaf.models import parts
+from cloverleaf.structures import FeatureSpec
+
+Form = Literal["training", "deploy", "fused"]
+
+
+class BackboneSpec(Protocol):
+    """Options of a backbone. `build` gives a module with ``.features``: a `FeatureSpec` of what it returns."""
+
+    @property
+    def type(self) -> str:
+        """Its name in `parts.BACKBONES`."""
+
+    def build(self) -> nn.Module:
+        """The module: ``(B, 3, H, W)`` -> feature maps, finest first."""
+
+
+class NeckSpec(Protocol):
+    """Options of a neck. `build` gives a module with ``.features``: a `FeatureSpec` of what it returns."""
+
+    @property
+    def type(self) -> str:
+        """Its name in `parts.NECKS`."""
+
+    def build(self, features: FeatureSpec) -> nn.Module:
+        """The module: feature maps as described by ``features`` -> feature maps, finest first."""
+
+
+class HeadSpec(Protocol):
+    """Options of a head."""
+
+    @property
+    def type(self) -> str:
+        """Its name in `parts.HEADS`."""
+
+    def build(self, features: FeatureSpec, num_classes: int) -> AnchorHead:
+        """The module: feature maps as described by ``features`` -> raw output."""
+
+    def deployed(self) -> HeadSpec:
+        """The options that describe the head once what only training needs is folded or dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorSpec:
+    """A backbone, a neck, a head and the number of classes.
+
+    Attributes:
+        name: catalog name that it came from.
+        num_classes: K.
+        backbone, neck, head: options of the parts.
+        fused: normalisation is folded into the convolutions (inference only).
+    """
+
+    name: str
+    backbone: BackboneSpec
+    neck: NeckSpec
+    head: HeadSpec
+    num_classes: int = 80
+    fused: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_classes, bool) or not isinstance(self.num_classes, int) or self.num_classes < 1:
+            raise ConfigError(
+                f"num_classes = {self.num_classes!r} is not valid",
+                "a detector needs at least one class",
+                "give a whole number of 1 or more",
+            )
+        if self.fused and self.head != self.head.deployed():
+            raise ConfigError(
+                "a fused detector cannot have a head in training form",
+                f"the head is {self.head}",
+                "fuse the trained model instead of building one",
+            )
+
+    @property
+    def form(self) -> Form:
+        """`training` (implicit knowledge, auxiliary branches), `deploy` (without them), `fused` (norms folded too)."""
+        if self.fused:
+            return "fused"
+        return "deploy" if self.head == self.head.deployed() else "training"
+
+    def as_fused(self) -> DetectorSpec:
+        """The spec of the same detector after fusing."""
+        return replace(self, head=self.head.deployed(), fused=True)
+
+    def with_overrides(self, overrides: Mapping[str, Mapping[str, Any]]) -> DetectorSpec:
+        """A copy with options of the parts changed, e.g. ``{"backbone": {"width": 0.5}}``.
+
+        Raises:
+            ConfigError: an unknown part or option, or a value of the wrong type or range.
+        """
+        for part, values in overrides.items():
+            if part not in parts.TABLES:
+                raise ConfigError(
+                    f"{self.name}: no part {part!r}", "its options cannot be set", suggest(part, parts.TABLES)
+                )
+            if not isinstance(values, Mapping):
+                raise ConfigError(
+                    f"{self.name}: {part} = {values!r} is not valid",
+                    "the options of a part are a mapping",
+                    f'write e.g. {part}={{"width": 0.5}}',
+                )
+        changed = {part: parts.override(part, getattr(self, part), values) for part, values in overrides.items()}
+        return replace(self, **changed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers for JSON; `from_dict` reads them back."""
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "fused": self.fused,
+            **{part: parts.to_dict(getattr(self, part)) for part in parts.TABLES},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DetectorSpec:
+        """Read what `to_dict` wrote; strict.
+
+        Raises:
+            ConfigError: a key is unknown or missing, or a value of the wrong type or range.
+        """
+        parts.check_keys("model spec", values, ("name", "num_classes", "fused", *parts.TABLES), complete=True)
+        built: dict[str, Any] = {part: parts.from_dict(part, values[part]) for part in parts.TABLES}
+        return cls(name=str(values["name"]), num_classes=values["num_classes"], fused=bool(values["fused"]), **built)
