@@ -1,0 +1,98 @@
+"""Folders and files as readers need them: cheap existence tests, fingerprints, image sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cloverleaf.data.records import IMAGE_SUFFIXES
+from cloverleaf.errors import ImageError
+
+
+class Listing:
+    """Answers "does this file exist" from one listing per folder instead of one system call per file."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, frozenset[str]] = {}
+
+    def names(self, folder: str) -> frozenset[str]:
+        """Names of the entries of a folder; empty if there is no such folder."""
+        known = self._folders.get(folder)
+        if known is None:
+            known = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()  # noqa: PTH208, PTH112
+            self._folders[folder] = known
+        return known
+
+    def __contains__(self, path: Path | str) -> bool:
+        folder, name = os.path.split(path)
+        return name in self.names(folder)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file under a folder, sorted by path."""
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.extend(
+            Path(parent, name)
+            for name in names
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")  # noqa: PTH122
+        )
+    return sorted(found)
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a folder directly holds an image file."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return any(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in entries)
+
+
+def stamps(paths: Iterable[Path]) -> Iterator[bytes]:
+    """Size and modification time of each existing path."""
+    for path in paths:
+        if path.exists():
+            stat = path.stat()
+            size = 0 if path.is_dir() else stat.st_size
+            yield f"{path}\0{size}\0{stat.st_mtime_ns}\n".encode()
+
+
+def folder_stamps(folder: Path, suffix: str) -> Iterator[bytes]:
+    """Name, size and time of each file with a suffix under a folder, and the time of each folder, in a fixed order."""
+    for parent, folders, _ in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield f"{parent}\0{os.stat(parent).st_mtime_ns}\n".encode()  # noqa: PTH116
+        rows = []
+        with os.scandir(parent) as entries:
+            for entry in entries:
+                if entry.name.endswith(suffix):
+                    stat = entry.stat()
+                    rows.append(f"{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
+        rows.sort()
+        yield "".join(rows).encode(errors="surrogateescape")
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """A short hash of some bytes."""
+    total = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image from its header, EXIF orientation considered; raises `ImageError`."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(
+            what=f"cannot read the header of {path}", why=str(error), fix="replace or remove the file"
+        ) from error
+    return (width, height) if turned else (height, width)
