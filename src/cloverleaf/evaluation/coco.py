@@ -97,8 +97,8 @@ class CocoMetrics:
         fitness = 0.1 * self.values["AP50"] + 0.9 * self.values["AP"]
         return fitness if math.isfinite(fitness) else 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, without the curves; undefined numbers are null."""
+    def to_dict(self) -> dict[str, float | None]:
+        """The numbers of the whole dataset, flat; undefined ones are None."""
         return {
             **{name: finite_or_none(value) for name, value in self.values.items()},
             "precision": finite_or_none(self.precision),
@@ -106,6 +106,12 @@ class CocoMetrics:
             "f1": finite_or_none(self.f1),
             "confidence": finite_or_none(self.confidence),
             "fitness": self.fitness,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the curves; undefined numbers are null."""
+        return {
+            **self.to_dict(),
             "images": self.images,
             "objects": self.objects,
             "detections": self.detections,

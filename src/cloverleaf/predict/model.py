@@ -1,0 +1,54 @@
+"""From a weights file or a detector in memory to a model that is ready to run."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+
+from cloverleaf.models.detector import Detector
+
+DEFAULT_IMAGE_SIZE = 640
+
+
+def prepare_model(weights_or_model: str | Path | Detector, device: torch.device, *, fuse: bool = True) -> Detector:
+    """A detector in evaluation mode on ``device``, in channels_last memory; one given in memory is copied.
+
+    Args:
+        weights_or_model: a weights file or a detector.
+        device: where it shall run.
+        fuse: fold normalisation, re-parameterised blocks and implicit knowledge into the convolutions.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not a weights file.
+    """
+    if isinstance(weights_or_model, str | Path):
+        from cloverleaf.weights.format import load
+
+        model = load(weights_or_model)
+    else:
+        model = weights_or_model
+    if fuse and not model.spec.fused:
+        model = model.fused()
+    elif model is weights_or_model:
+        model = copy.deepcopy(model)
+    model = model.to(device=device, memory_format=torch.channels_last)
+    return model.eval()
+
+
+def class_names_of(model: Detector) -> tuple[str, ...] | None:
+    """The names in the model's metadata, None where it has none."""
+    names = model.metadata.class_names if model.metadata is not None else ()
+    return tuple(names) or None
+
+
+def image_size_of(model: Detector) -> int:
+    """Long side of the network input that the model was trained with, 640 where unknown, fitted to its stride."""
+    size = (model.metadata.image_size if model.metadata is not None else None) or DEFAULT_IMAGE_SIZE
+    return fit_image_size(size, model.max_stride)
+
+
+def fit_image_size(size: int, stride: int) -> int:
+    """The smallest multiple of ``stride`` that is not below ``size``."""
+    return max(-(-size // stride), 1) * stride
