@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,9 @@ class LossOutput:
 
     Attributes:
         total: scalar to minimise: the sum of the items times the batch size (published: gradients add up over images).
-        items: the detached, gain-weighted parts "box", "obj" and "cls", not multiplied by the batch size.
+            In a distributed run it is this process's share: the shares of all processes add up to the total.
+        items: the detached, gain-weighted parts "box", "obj" and "cls", not multiplied by the batch size; of the whole
+            batch in a distributed run.
     """
 
     total: Tensor
@@ -51,6 +53,8 @@ class AnchorCriterion(nn.Module):
         num_classes: K.
         image_size: training size in pixels, by which the objectness gain is scaled.
         assigner: who learns what; may be replaced at any time by setting `assigner`.
+        reduce: sums a tensor over the processes of a distributed run, so that means are taken over the global batch and
+            the gradients equal those of one process; None in a single process.
     """
 
     anchors_px: Tensor
@@ -65,9 +69,11 @@ class AnchorCriterion(nn.Module):
         num_classes: int,
         image_size: int,
         assigner: AnchorAssigner,
+        reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.strides, self.num_classes, self.assigner = config, tuple(strides), num_classes, assigner
+        self.config, self.strides, self.num_classes = config, tuple(strides), num_classes
+        self.assigner, self.reduce = assigner, reduce or _unreduced
         num_levels = len(self.strides)
         if config.autobalance and _BALANCE_STRIDE not in self.strides:
             raise ConfigError(
@@ -98,6 +104,8 @@ class AnchorCriterion(nn.Module):
             size_hw: network-input size.
         """
         levels = raw.levels
+        if self.balance.device != levels[0].device:
+            self.to(levels[0].device)
         with torch.autocast(levels[0].device.type, enabled=False):
             matches = self.assigner(levels, targets, self.anchors_px, self.strides, size_hw)
             return self.loss_of(levels, targets, matches)
@@ -105,7 +113,9 @@ class AnchorCriterion(nn.Module):
     def loss_of(self, levels: Sequence[Tensor], targets: Targets, matches: AnchorAssignment) -> LossOutput:
         """Loss of given matches: the part after the assigner."""
         counts = matches.level.bincount(minlength=len(levels))
-        share = counts.clamp(min=1).float().reciprocal()[matches.level]  # sums over it are means inside each level
+        batch_size = levels[0].shape[0]
+        *global_counts, images = self.reduce(torch.cat((counts, counts.new_tensor([batch_size])))).unbind()
+        share = torch.stack(global_counts).clamp(min=1).float().reciprocal()[matches.level]  # sums become level means
         predicted = gather_cells(levels, matches, counts.tolist())
         loss, ciou = ciou_loss(*self._boxes_in_cells(predicted, targets, matches))
         box = (loss * share).sum() * self.box_gain
@@ -117,9 +127,9 @@ class AnchorCriterion(nn.Module):
         else:
             cls = box.new_zeros(())
 
-        obj = self._objectness(levels, matches, ciou.detach()) * self.obj_gain
-        items = {"box": box.detach(), "obj": obj.detach(), "cls": cls.detach()}
-        return LossOutput((box + obj + cls) * levels[0].shape[0], items)
+        obj = self._objectness(levels, matches, ciou.detach(), batch_size / images) * self.obj_gain
+        items = self.reduce(torch.stack((box, obj, cls)).detach()).unbind()
+        return LossOutput((box + obj + cls) * images, dict(zip(("box", "obj", "cls"), items, strict=True)))
 
     def _entropy(self, logits: Tensor, targets: Tensor, positive_weight: float) -> Tensor:
         return binary_cross_entropy(logits, targets, positive_weight=positive_weight, gamma=self.config.fl_gamma)
@@ -133,23 +143,27 @@ class AnchorCriterion(nn.Module):
         wanted = torch.cat((wanted[:, :2] - cell, wanted[:, 2:]), -1)
         return cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted)
 
-    def _objectness(self, levels: Sequence[Tensor], matches: AnchorAssignment, ciou: Tensor) -> Tensor:
-        """Mean cross-entropy per level, weighted by the level balance and summed."""
+    def _objectness(self, levels: Sequence[Tensor], matches: AnchorAssignment, ciou: Tensor, part: Tensor) -> Tensor:
+        """Mean cross-entropy per level, weighted by the level balance and summed; `part` of the global mean."""
         sizes = [level[..., 4].numel() for level in levels]
         logits = torch.cat([level[..., 4].reshape(-1) for level in levels]).float()
         ratio = self.config.objectness_iou_ratio
         value = (1 - ratio) + ratio * ciou.clamp(min=0)
         target = _last_value(flat_index(levels, matches), value, sum(sizes))
-        parts = self._entropy(logits, target, self.config.obj_pw).split(sizes)
-        means = torch.stack([part.mean() for part in parts])
-        loss = (means * self.balance.clone()).sum()  # the buffer may change before the gradient is asked for
+        losses = self._entropy(logits, target, self.config.obj_pw).split(sizes)
+        means = torch.stack([loss.mean() for loss in losses]) * part
+        total = (means * self.balance.clone()).sum()  # the buffer may change before the gradient is asked for
         if self.config.autobalance and self.training:
-            self._rebalance(means.detach())
-        return loss
+            self._rebalance(self.reduce(means.detach()))
+        return total
 
     def _rebalance(self, means: Tensor) -> None:
         balance = self.balance * _BALANCE_DECAY + (1 - _BALANCE_DECAY) / means
         self.balance.copy_(balance / balance[self.strides.index(_BALANCE_STRIDE)])
+
+
+def _unreduced(value: Tensor) -> Tensor:
+    return value
 
 
 def _last_value(cell: Tensor, value: Tensor, size: int) -> Tensor:

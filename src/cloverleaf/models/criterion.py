@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from torch import Tensor
@@ -40,13 +41,20 @@ def build_assigner(config: LossConfig) -> AnchorAssigner:
             assert_never(config.assigner)
 
 
-def build_criterion(model: AnchorDetector, config: LossConfig, *, image_size: int) -> AnchorCriterion:
+def build_criterion(
+    model: AnchorDetector,
+    config: LossConfig,
+    *,
+    image_size: int,
+    reduce: Callable[[Tensor], Tensor] | None = None,
+) -> AnchorCriterion:
     """The training criterion of `model`.
 
     Args:
         model: its anchors are copied, so build the criterion after they are final.
         config: gains, options and the assigner.
         image_size: training size in pixels (the longer side).
+        reduce: sums a tensor over the processes of a distributed run; see `AnchorCriterion`.
     """
     return AnchorCriterion(
         config,
@@ -55,4 +63,5 @@ def build_criterion(model: AnchorDetector, config: LossConfig, *, image_size: in
         num_classes=model.num_classes,
         image_size=image_size,
         assigner=build_assigner(config),
+        reduce=reduce,
     )
