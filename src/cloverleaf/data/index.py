@@ -166,7 +166,7 @@ class DetectionIndex:
 
     @cached_property
     def _path_bytes(self) -> memoryview:
-        return memoryview(self._arrays["path_blob"])
+        return memoryview(self._arrays["path_blob"])  # type: ignore[arg-type]  # arrays are buffers
 
     def image_path(self, i: int) -> Path:
         """Path of image ``i``."""

@@ -57,7 +57,7 @@ def open_index(source: str | Path, split: str = "train", *, cache_dir: str | Pat
     fingerprint = reader.fingerprint()
     directory = folder / f"{key}-{fingerprint}"
     index = find_index(directory) or _build(reader, directory, fingerprint)
-    _tell(index)
+    _tell(index, source)
     return index
 
 
@@ -96,11 +96,11 @@ _PLURALS = {
 }
 
 
-def _tell(index: DetectionIndex) -> None:
+def _tell(index: DetectionIndex, source: str | Path) -> None:
     """One line when the labels are not used as they are."""
     if index.removed:
         counts = ", ".join(f"{count} {name}" for name, count in index.removed.items())
         logger.warning(
             "split %r of %s: %s. Run `cloverleaf data check %s` for files and lines.",
-            index.split, index.source, counts, index.source,
+            index.split, source, counts, source,
         )  # fmt: skip

@@ -114,8 +114,9 @@ class CocoSplit:
             else:
                 report(Fault("unknown-tag", f"tag id {tag!r} is not among the tags", location))
         height, width = image.get("height"), image.get("width")
-        known = isinstance(height, int | float) and isinstance(width, int | float) and height > 0 and width > 0
-        size_hw = (int(height), int(width)) if known else None
+        size_hw = None
+        if isinstance(height, int | float) and isinstance(width, int | float) and height > 0 and width > 0:
+            size_hw = (int(height), int(width))
         return ImageRecord(folder / image["file_name"], size_hw, image_id, location, tags=tuple(tags))
 
     def with_line(self, location: Location) -> Location:

@@ -32,7 +32,7 @@ class Listing:
 
 def image_files(folder: Path) -> list[Path]:
     """Every image file under a folder, sorted by path."""
-    found = []
+    found: list[Path] = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found.extend(
