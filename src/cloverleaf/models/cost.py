@@ -1,0 +1,117 @@
+"""What a detector costs: parameters, operations and output shapes per stage, measured without computing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cloverleaf.models.catalog import build_detector
+from cloverleaf.models.detector import Detector
+from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.structures import AnchorOutput
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """One stage of a detector.
+
+    Attributes:
+        name: path of the module.
+        type: its class.
+        shape: of its output for one image, without the batch axis: (channels, height, width).
+        stride: input pixels per output cell.
+        params: number of learned values.
+        flops: 2 x multiply-accumulates for one image.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    stride: int
+    params: int
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """A whole detector, for one image of ``size_hw``.
+
+    Attributes:
+        size_hw: of the input.
+        stages: in the order of execution.
+        params: number of learned values.
+        flops: 2 x multiply-accumulates of convolutions and matrix products; other operations are not counted.
+        norm_values: values that pass through a normalisation layer (some counters charge for them).
+    """
+
+    size_hw: tuple[int, int]
+    stages: tuple[StageCost, ...]
+    params: int
+    flops: int
+    norm_values: int
+
+
+def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
+    """Count with `torch.utils.flop_counter` on a model without storage, so that even the largest takes a moment.
+
+    Raises:
+        ConfigError: ``size_hw`` does not fit the model's strides.
+    """
+    with torch.device("meta"):
+        model = build_detector(spec).eval()
+        images = torch.empty(1, 3, *size_hw)
+    outputs: dict[str, tuple[int, ...]] = {}
+    norm_values: list[int] = []
+    for name, module in model.named_modules():
+        module.register_forward_hook(_keep_shape(name, outputs))
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda _m, _x, y: norm_values.append(y.numel()))
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(images)
+    flops = counter.get_flop_counts()
+    stages = tuple(
+        StageCost(
+            name=name,
+            type=type(module).__name__,
+            shape=outputs[name][1:],
+            stride=size_hw[0] // outputs[name][2],
+            params=_params(module),
+            flops=sum(flops.get(f"Detector.{name}", {}).values()),
+        )
+        for name, module in _stages(model)
+        if name in outputs
+    )
+    return ModelCost(size_hw, stages, _params(model), counter.get_total_flops(), sum(norm_values))
+
+
+def _keep_shape(name: str, outputs: dict[str, tuple[int, ...]]) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs[name] = tuple(output.shape)
+        elif isinstance(output, AnchorOutput):
+            outputs[name] = tuple(output.levels[0].shape)
+
+    return hook
+
+
+def _stages(model: Detector) -> list[tuple[str, nn.Module]]:
+    """Children of the parts; lists of modules are opened, because they do not run themselves."""
+    found: list[tuple[str, nn.Module]] = []
+    for part in ("backbone", "neck", "head"):
+        for child, module in model.get_submodule(part).named_children():
+            members = module.named_children() if isinstance(module, nn.ModuleList) else None
+            if members is None:
+                found.append((f"{part}.{child}", module))
+            else:
+                found += [(f"{part}.{child}.{i}", member) for i, member in members]
+    return found
+
+
+def _params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,150 @@
+"""Weights files: safetensors plus one JSON entry that says all that is needed to rebuild and use the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from cloverleaf import __version__
+from cloverleaf.errors import CheckpointError, ConfigError
+from cloverleaf.models.detector import Detector
+from cloverleaf.models.metadata import SCHEMA_VERSION, WeightsMetadata
+from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.weights.strict import check_fit, empty_detector, fill_detector, shapes
+
+__all__ = ["SCHEMA_VERSION", "WeightsMetadata", "load", "read_metadata", "save"]
+
+_KEY = "cloverleaf"
+_ADAPTER: TypeAdapter[WeightsMetadata] = TypeAdapter(WeightsMetadata)
+
+
+def save(
+    model: Detector, path: str | os.PathLike[str], *, metadata: WeightsMetadata | None = None, half: bool = False
+) -> None:
+    """Write ``model`` so that `load` needs nothing else; the file appears whole or not at all.
+
+    Args:
+        model: in any form; what it was built from is written with it.
+        path: the file, usually ``*.safetensors``; missing folders are made.
+        metadata: facts about the weights; ``model.metadata`` where None. Its model, spec and versions are set here.
+        half: store floating-point tensors (but not the anchors) as float16.
+
+    Raises:
+        ConfigError: the metadata does not fit the model.
+    """
+    facts = metadata or model.metadata or WeightsMetadata()
+    for what, values in (("class names", facts.class_names), ("category ids", facts.category_ids)):
+        if values and len(values) != model.num_classes:
+            raise ConfigError(
+                f"metadata has {len(values)} {what}",
+                f"the model has {model.num_classes} classes",
+                "give one for each class, or none",
+            )
+    spec = model.current_spec()
+    facts = dataclasses.replace(
+        facts,
+        model=spec.name,
+        spec=spec.to_dict(),
+        schema_version=SCHEMA_VERSION,
+        cloverleaf_version=__version__,
+    )
+    tensors = {}
+    for key, value in model.state_dict().items():
+        stored = value.detach().cpu().contiguous()
+        tensors[key] = stored.half() if half and stored.is_floating_point() and key != "head.anchors_px" else stored
+    _write_atomically(Path(path), to_bytes(tensors, {_KEY: json.dumps(_ADAPTER.dump_python(facts, mode="json"))}))
+
+
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Detector:
+    """The model of a weights file, in float32 and evaluation mode, with ``.metadata``.
+
+    Raises:
+        CheckpointError: the file is absent, damaged, foreign, of a newer schema, or does not fit its own description.
+    """
+    path = Path(path)
+    facts, tensors = _read(path, with_tensors=True)
+    try:
+        model = empty_detector(DetectorSpec.from_dict(facts.spec))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: cannot rebuild model {facts.model!r}", str(error), _UPGRADE) from error
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    check_fit(f"{path}: tensors do not fit model {facts.model!r}", shapes(model), found, "the file is damaged")
+    fill_detector(model, tensors)
+    model.metadata = facts
+    return model.to(device)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> WeightsMetadata:
+    """What a weights file says about its model, without reading tensors; errors as `load`."""
+    return _read(Path(path), with_tensors=False)[0]
+
+
+_UPGRADE = "install the version of cloverleaf that wrote the file, or a newer one"
+
+
+def _read(path: Path, *, with_tensors: bool) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise CheckpointError(f"no weights file {path}", "there is no such file", "check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            entries = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()} if with_tensors else {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read", f"it is truncated or not a safetensors file ({error})", "copy or make it again"
+        ) from error
+    if _KEY not in entries:
+        raise CheckpointError(
+            f"{path} was not written by cloverleaf", f"it has no {_KEY!r} metadata", "import foreign checkpoints first"
+        )
+    return _parse_metadata(path, entries[_KEY]), tensors
+
+
+def _parse_metadata(path: Path, text: str) -> WeightsMetadata:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: damaged metadata", str(error), "copy or make the file again") from error
+    version = values.get("schema_version") if isinstance(values, Mapping) else None
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path} has schema version {version!r}", f"this version reads {SCHEMA_VERSION}", _UPGRADE
+        )
+    known = {field.name for field in dataclasses.fields(WeightsMetadata)}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise CheckpointError(f"{path}: unknown metadata {', '.join(unknown)}", "the schema does not have it", _UPGRADE)
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"])
+        raise CheckpointError(f"{path}: damaged metadata", f"{key}: {first['msg']}", "make the file again") from error
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
