@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloverleaf.predict.evaluate import evaluate
     from cloverleaf.predict.predictor import Predictor
     from cloverleaf.structures.detections import Detections
-    from cloverleaf.training.fit import train
+    from cloverleaf.recipes.api import train
     from cloverleaf.weights.format import load, save
 
 _PUBLIC = {
@@ -28,7 +28,7 @@ _PUBLIC = {
     "list_models": "cloverleaf.models.catalog",
     "load": "cloverleaf.weights.format",
     "save": "cloverleaf.weights.format",
-    "train": "cloverleaf.training.fit",
+    "train": "cloverleaf.recipes.api",
 }
 
 __all__ = [

@@ -1,0 +1,92 @@
+"""`cloverleaf.train`: the command `cloverleaf train` as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cloverleaf.recipes.resolve import resolve, resume_config
+from cloverleaf.training.config_io import merge, parse_assignments
+from cloverleaf.training.finish import TrainResult
+from cloverleaf.training.run_dir import next_free
+
+
+def train(
+    model: str | None = None,
+    data: str | Path | None = None,
+    *,
+    epochs: int | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    output: str | Path | None = None,
+    recipe: str | None = None,
+    config: str | Path | None = None,
+    resume: bool = False,
+    overrides: Mapping[str, Any] | list[str] | None = None,
+    command: str = "",
+) -> TrainResult:
+    """Train a detector and leave a run folder with weights, metrics, pictures and a report.
+
+    Args:
+        model: catalog name or composition; the recipe's own when None.
+        data: a `data.yaml`, a COCO JSON or a folder.
+        epochs, image_size, batch_size: override the recipe.
+        output: run folder; `runs/train` (numbered) when None.
+        recipe: a packaged recipe; None chooses by the size of the training split.
+        config: a `config.yaml` to repeat.
+        resume: continue the run in `output`.
+        overrides: nested values, or `["optimizer.lr=0.01"]` as on the command line.
+        command: shown in the report as how the run was started.
+
+    Example:
+        >>> result = cloverleaf.train("yolov7-tiny", "data.yaml", epochs=50)  # doctest: +SKIP
+        >>> detector = cloverleaf.Predictor(result.best_weights)  # doctest: +SKIP
+    """
+    from cloverleaf.training.fit import fit
+
+    changes = _named(model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size)
+    extra = parse_assignments(overrides) if isinstance(overrides, list) else dict(overrides or {})
+    changes = merge(changes, extra)
+    if resume:
+        run_dir = Path(output) if output is not None else _latest()
+        resolved, reason = resume_config(run_dir, changes), "resumed"
+    else:
+        folder = Path(output) if output is not None else next_free(Path("runs/train"))
+        resolved, reason = resolve(merge(changes, {"output": str(folder)}), recipe=recipe, config_file=config)
+    from rich.console import Console
+
+    console = Console()
+    if not resume:
+        console.print(f"recipe {resolved.recipe or '(none)'}: {reason}", highlight=False)
+    return fit(resolved, resume=resume, console=console, notes={"command": command, "recipe_reason": reason})
+
+
+def _named(**options: Any) -> dict[str, Any]:
+    """The named options as nested configuration values."""
+    keys = {
+        "model": "model.name",
+        "data": "data.source",
+        "image_size": "data.image_size",
+        "batch_size": "data.batch_size",
+    }
+    nested: dict[str, Any] = {}
+    for name, option in options.items():
+        if option is not None:
+            value: Any = str(option) if isinstance(option, Path) else option
+            for part in reversed(keys.get(name, name).split(".")):
+                value = {part: value}
+            nested = merge(nested, value)
+    return nested
+
+
+def _latest() -> Path:
+    """The run folder of `runs/` that was written last."""
+    from cloverleaf.errors import ConfigError
+
+    runs = sorted(Path("runs").glob("*/checkpoint"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise ConfigError(
+            "--resume without --output", "there is no run under runs/", "name the run folder with --output"
+        )
+    return runs[-1].parent

@@ -1,0 +1,62 @@
+"""From a recipe, a file and options to the configuration of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cloverleaf.errors import ConfigError
+from cloverleaf.recipes.catalog import choose_recipe, get_recipe
+from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.config_io import flatten, merge, read_config, to_dict, update
+
+
+def resolve(
+    changes: Mapping[str, Any], *, recipe: str | None = None, config_file: Path | str | None = None
+) -> tuple[TrainConfig, str]:
+    """The configuration of a run, and why this recipe.
+
+    Args:
+        changes: nested values that override the recipe.
+        recipe: a packaged recipe; None chooses by the size of the training split.
+        config_file: the config.yaml of a run, instead of a recipe.
+
+    Raises:
+        ConfigError: unknown recipe, key or value, or both a recipe and a file.
+    """
+    if config_file is not None:
+        if recipe is not None:
+            raise ConfigError("--recipe and --config together", "each is a complete configuration", "give one of them")
+        base = read_config(config_file)
+        return update(replace(base, output=""), changes, where="options"), f"read from {config_file}"
+    if recipe is not None:
+        return update(get_recipe(recipe), changes, where="options"), "as asked"
+    probe = update(get_recipe("small"), changes, where="options")
+    if not probe.data.source:
+        return probe, "no dataset given"
+    from cloverleaf.data.source import open_index
+
+    name, reason = choose_recipe(probe.model.name, len(open_index(probe.data.source, probe.data.train_split)))
+    return update(get_recipe(name), changes, where="options"), reason
+
+
+def resume_config(run_dir: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of the run in ``run_dir``; only what does not change the result may be changed.
+
+    Raises:
+        ConfigError: a change that would make it another run.
+    """
+    stored = read_config(run_dir / "config.yaml")
+    harmless = ("runtime.", "data.workers", "data.cache", "output")
+    before = flatten(to_dict(stored))
+    changed = flatten(to_dict(update(stored, merge(dict(changes), {"output": str(run_dir)}), where="options")))
+    for key, value in changed.items():
+        if before.get(key) != value and not key.startswith(harmless):
+            raise ConfigError(
+                f"--resume with another {key}",
+                f"the run has {before.get(key)!r}, asked for {value!r}; a resumed run repeats the unbroken one",
+                f"leave it out, or start a new run with --set model.weights={run_dir}/weights/last.safetensors",
+            )
+    return update(stored, merge(dict(changes), {"output": str(run_dir)}), where="options")

@@ -1,0 +1,1 @@
+"""What happens around the iterations: averaging, judging, recording, checkpoints, progress."""

@@ -1,0 +1,109 @@
+"""Progress for people: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cloverleaf.training.callbacks.record import RecordCallback, Row
+
+
+class ProgressCallback(pl.Callback):
+    """Shows losses, AP, images per second and the time left.
+
+    Args:
+        record: where the numbers come from.
+        epochs: length of the run.
+        console: where to print; a live bar only when it is a terminal.
+    """
+
+    LINE_EVERY = 60.0  # seconds between two plain lines inside an epoch
+
+    def __init__(self, record: RecordCallback, epochs: int, console: Console) -> None:
+        self.record, self.epochs, self.console = record, epochs, console
+        record.announce = self.epoch_line
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._epoch_started = self._last_line = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Open the epoch's bar."""
+        self._epoch_started = self._last_line = time.perf_counter()
+        if self.console.is_terminal:
+            if self._progress is None:
+                self._progress = Progress(
+                    TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                    TimeElapsedColumn(), TextColumn("{task.fields[numbers]}"),
+                    console=self.console, transient=True,
+                )  # fmt: skip
+                self._progress.start()
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(
+                f"epoch {trainer.current_epoch + 1}/{self.epochs}", total=trainer.num_training_batches, numbers=""
+            )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the bar; without a terminal print a line a minute."""
+        now = time.perf_counter()
+        done = batch_idx + 1
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, numbers=self._numbers(trainer, done, now))
+        elif now - self._last_line > self.LINE_EVERY:
+            self._last_line = now
+            total = trainer.num_training_batches
+            self.console.print(
+                f"epoch {trainer.current_epoch + 1}/{self.epochs}  {done}/{total}  {self._numbers(trainer, done, now)}",
+                highlight=False,
+            )
+
+    def _numbers(self, trainer: pl.Trainer, done: int, now: float) -> str:
+        losses = "  ".join(f"{name} {value:.4f}" for name, value in self.record.losses.items())
+        seconds = now - self._epoch_started
+        rate = self.record._images / max(seconds, 1e-9)
+        left = (
+            trainer.num_training_batches
+            - done
+            + (self.epochs - trainer.current_epoch - 1) * trainer.num_training_batches
+        )
+        return f"{losses}  {rate:.1f} img/s  {duration(left * seconds / done)} left"
+
+    def epoch_line(self, row: Row) -> None:
+        """Print the line of a recorded epoch."""
+        epoch = int(row["epoch"] or 0)
+        losses = "  ".join(
+            f"{k.removeprefix('train/')} {v:.4f}" for k, v in row.items() if k.startswith("train/") and v is not None
+        )
+        ap = "AP -" if row["AP"] is None else f"AP {row['AP']:.3f}  AP50 {row['AP50'] or 0:.3f}"
+        left = (self.epochs - epoch) * self.record.seconds / max(len(self.record.rows), 1)
+        self.console.print(
+            f"epoch {epoch:>3}/{self.epochs}  {losses}  {ap}  {row['images_per_second']:.1f} img/s  "
+            f"{row['seconds']:.1f} s  {duration(left)} left",
+            highlight=False,
+        )
+
+    def close(self) -> None:
+        """Remove the live bar."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Remove the live bar."""
+        self.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Remove the live bar, so that the error is readable."""
+        self.close()
+
+
+def duration(seconds: float) -> str:
+    """``3725`` -> ``1h 02m``; ``75`` -> ``1m 15s``."""
+    whole = max(round(seconds), 0)
+    if whole >= 3600:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"

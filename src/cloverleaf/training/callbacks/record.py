@@ -1,0 +1,149 @@
+"""Writes what a run leaves behind after every epoch: results.csv, weights, checkpoint, TensorBoard scalars."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from cloverleaf.predict.evaluate import EvaluationResult
+from cloverleaf.training.callbacks.averaging import EmaCallback
+from cloverleaf.training.callbacks.judge import JudgeCallback
+from cloverleaf.training.checkpoint import random_state, restore_random_state, rotate
+from cloverleaf.training.config import TrainConfig
+from cloverleaf.weights.format import WeightsMetadata, save
+
+Row = dict[str, float | int | None]
+
+
+class RecordCallback(Checkpoint):
+    """Records each epoch; being a `Checkpoint` it runs after the other callbacks.
+
+    Args:
+        run_dir: the run folder.
+        metadata: of the weights files; metrics are added.
+
+    Attributes:
+        announce: called with every new row, for the progress display.
+        rows: results of all epochs so far, the lines of results.csv.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: TrainConfig,
+        ema: EmaCallback,
+        judge: JudgeCallback,
+        metadata: WeightsMetadata,
+    ) -> None:
+        self.announce: Callable[[Row], None] | None = None
+        self.run_dir, self.config, self.ema, self.judge, self.metadata = run_dir, config, ema, judge, metadata
+        self.rows: list[Row] = []
+        self.best_fitness, self.best_epoch, self.seconds = -1.0, 0, 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._batches = self._images = 0
+        self._epoch_started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Begin the epoch's sums."""
+        self._sums, self._batches, self._images, self._epoch_started = {}, 0, 0, time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Add up the losses without waiting for the device."""
+        self._batches += 1
+        self._images += len(batch) * trainer.world_size
+        for name, value in outputs.items():
+            if torch.is_tensor(value):
+                value = value.detach()
+                self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Mean of each loss item over the epoch so far."""
+        return {name: float(total) / self._batches for name, total in self._sums.items()}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Record the epoch, then write a checkpoint that continues after it."""
+        elapsed = time.perf_counter() - self._epoch_started
+        self.seconds += elapsed
+        result = self.judge.result
+        row = self._row(trainer, elapsed, result)
+        self.rows.append(row)
+        epoch = int(trainer.current_epoch) + 1
+        if trainer.is_global_zero:
+            self._write_results()
+            self._write_weights(result, epoch)
+            for name, value in row.items():
+                if name != "epoch" and value is not None and trainer.logger is not None:
+                    trainer.logger.log_metrics({name: float(value)}, step=epoch)
+        fitness = result.metrics.fitness if result is not None else None
+        if self.config.patience and trainer.is_global_zero and epoch - self.best_epoch >= self.config.patience:
+            trainer.should_stop = fitness is not None
+        trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop)
+        self._write_checkpoint(trainer)
+        if self.announce is not None:
+            self.announce(row)
+
+    def _row(self, trainer: pl.Trainer, elapsed: float, result: EvaluationResult | None) -> Row:
+        row: Row = {"epoch": int(trainer.current_epoch) + 1, "seconds": round(elapsed, 2)}
+        row |= {f"train/{name}": round(value, 6) for name, value in self.losses.items()}
+        row["lr"] = trainer.optimizers[0].param_groups[1]["lr"]
+        row["images_per_second"] = round(self._images / max(elapsed, 1e-9), 2)
+        metrics = result.metrics.to_dict() if result is not None else {}
+        for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"):
+            value = metrics.get(name)
+            row[name] = None if value is None else round(float(value), 6)
+        return row
+
+    def _write_results(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in self.rows)
+        temporary = self.run_dir / "results.tmp"
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.replace(self.run_dir / "results.csv")
+
+    def _write_weights(self, result: EvaluationResult | None, epoch: int) -> None:
+        metadata = self.metadata
+        if result is not None:
+            metadata = metadata.with_metrics({"epoch": epoch, **result.metrics.to_dict()})
+        folder = self.run_dir / "weights"
+        save(self.ema.model, folder / "last.safetensors", metadata=metadata)
+        if result is not None and (result.metrics.fitness or 0.0) > self.best_fitness:
+            self.best_fitness, self.best_epoch = result.metrics.fitness or 0.0, epoch
+            save(self.ema.model, folder / "best.safetensors", metadata=metadata)
+        if self.config.save_every and epoch % self.config.save_every == 0:
+            save(self.ema.model, folder / f"epoch-{epoch:04d}.safetensors", metadata=metadata)
+
+    def _write_checkpoint(self, trainer: pl.Trainer) -> None:
+        folder = self.run_dir / "checkpoint"
+        temporary = folder / "writing.ckpt"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            rotate(folder, temporary)
+        trainer.strategy.barrier("checkpoint")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Results so far and the random generators."""
+        return {
+            "rows": self.rows,
+            "best": [self.best_fitness, self.best_epoch],
+            "seconds": self.seconds,
+            "random": random_state(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.rows = state_dict["rows"]
+        self.best_fitness, self.best_epoch = state_dict["best"]
+        self.seconds = state_dict["seconds"]
+        restore_random_state(state_dict["random"])

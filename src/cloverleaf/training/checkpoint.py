@@ -1,0 +1,79 @@
+"""Checkpoints for resuming: written atomically, two generations kept, checked before they are trusted."""
+
+from __future__ import annotations
+
+import os
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cloverleaf.errors import CheckpointError
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+def rotate(folder: Path, temporary: Path) -> None:
+    """Make ``temporary`` the last checkpoint and the last one the previous; a crash at any point leaves a whole one."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    last = folder / LAST
+    if last.exists():
+        last.replace(folder / PREVIOUS)
+    temporary.replace(last)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint's archive is complete and every part has its right checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
+
+
+def find_checkpoint(run_dir: Path) -> tuple[Path, str | None]:
+    """The newest whole checkpoint of a run, and a warning when the newest of all is damaged.
+
+    Raises:
+        CheckpointError: the folder holds no whole checkpoint.
+    """
+    folder = run_dir / "checkpoint"
+    damaged: list[str] = []
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        if not path.is_file():
+            continue
+        if is_whole(path):
+            return path, f"{', '.join(damaged)} is damaged; {name} is used instead" if damaged else None
+        damaged.append(name)
+    why = f"{' and '.join(damaged)} damaged" if damaged else f"there is no {folder / LAST}"
+    raise CheckpointError(f"{run_dir} cannot be resumed", why, "start the run again without --resume in a new --output")
+
+
+def random_state() -> dict[str, Any]:
+    """State of the Python, NumPy and torch generators, in types that load with `weights_only=True`."""
+    version, internal, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (the global generator is what is saved)
+    state = {
+        "python": [version, list(internal), gauss],
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Undo `random_state`."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

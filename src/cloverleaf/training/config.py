@@ -1,0 +1,154 @@
+"""A training run as one frozen, typed value: recipes return it, `--set` changes it, `config.yaml` keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from cloverleaf.data.config import AugmentConfig, DataConfig
+from cloverleaf.evaluation.config import EvalConfig
+from cloverleaf.losses.config import LossConfig
+
+_STRICT = ConfigDict(extra="forbid")
+_NonNegative = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelConfig:
+    """Which detector is trained.
+
+    Attributes:
+        name: a catalog name or a composition `BACKBONE+NECK+HEAD`.
+        backbone, neck, head: options of the parts, as `create_model` takes them.
+        weights: a Cloverleaf weights file to start from; tensors of equal name and shape are taken over.
+    """
+
+    name: str = "yolov7-tiny"
+    backbone: dict[str, Any] = Field(default_factory=dict)
+    neck: dict[str, Any] = Field(default_factory=dict)
+    head: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class OptimizerConfig:
+    """SGD with Nesterov momentum, or AdamW; three parameter groups (norm and implicit, weights, biases).
+
+    Attributes:
+        name: which optimiser.
+        lr: peak learning rate of the weights.
+        momentum: SGD momentum, or the first beta of AdamW.
+        beta2: second beta of AdamW.
+        weight_decay: of convolution and linear weights; scaled by batch * accumulation / nominal batch for SGD.
+        clip_norm: largest gradient norm; 0 for no clipping.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    weight_decay: _NonNegative = 0.0005
+    clip_norm: _NonNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ScheduleConfig:
+    """Learning rate over time, warm-up and gradient accumulation (the published schedule by default).
+
+    Attributes:
+        kind: shape of the decay.
+        final_factor: learning rate at the end over its peak (`lrf`).
+        update: whether the decay moves once per epoch, as published, or with every iteration.
+        warmup_epochs: length of the warm-up.
+        warmup_min_iterations: the warm-up is never shorter than this, as published; 0 suits small sets.
+        warmup_momentum, warmup_bias_lr: where momentum and the biases' learning rate start.
+        nominal_batch: gradients accumulate until this many images are seen; 0 steps at every iteration.
+    """
+
+    kind: Literal["cosine", "linear"] = "cosine"
+    final_factor: Annotated[float, Field(gt=0, le=1)] = 0.01
+    update: Literal["epoch", "iteration"] = "epoch"
+    warmup_epochs: _NonNegative = 3.0
+    warmup_min_iterations: Annotated[int, Field(ge=0)] = 1000
+    warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    warmup_bias_lr: _NonNegative = 0.1
+    nominal_batch: Annotated[int, Field(ge=0)] = 64
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EmaConfig:
+    """Exponential moving average of the weights: decay * (1 - exp(-updates / ramp)).
+
+    Attributes:
+        enabled: judge and save the average instead of the raw weights.
+        decay: limit of the decay.
+        ramp: updates after which the decay has reached 63 % of its limit.
+    """
+
+    enabled: bool = True
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    ramp: Annotated[float, Field(gt=0)] = 2000.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RuntimeConfig:
+    """Where and how it runs; changes speed and rounding, not what is learned.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `auto` takes bfloat16 autocast where the hardware has it natively, else float32.
+        channels_last: NHWC memory layout.
+        deterministic: bit-exact repetition (slower on a GPU).
+        threads: intra-op threads; 0 for all CPUs this process may use.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    deterministic: bool = False
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainConfig:
+    """Everything that decides a run.
+
+    Attributes:
+        recipe: the recipe that these values started from.
+        task: what is learned.
+        epochs: passes over the training split.
+        seed: of weights, order and augmentation.
+        multi_scale: draw the input size of every batch from 0.5 to 1.5 times the image size.
+        auto_anchor: fit anchors to the training boxes when the model's own recall is below 98 %.
+        assigner_warmup_epochs: use every anchor-ratio candidate as a positive for so many first epochs.
+        save_every: also keep the weights of every n-th epoch; 0 for best and last only.
+        patience: stop after so many epochs without a better fitness; 0 never stops early.
+    """
+
+    recipe: str = ""
+    task: Literal["detect"] = "detect"
+    epochs: Annotated[int, Field(ge=1)] = 300
+    seed: Annotated[int, Field(ge=0)] = 0
+    multi_scale: bool = False
+    auto_anchor: bool = True
+    assigner_warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    save_every: Annotated[int, Field(ge=0)] = 0
+    patience: Annotated[int, Field(ge=0)] = 0
+    output: str = ""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    ema: EmaConfig = Field(default_factory=EmaConfig)
+    evaluation: EvalConfig = Field(default_factory=EvalConfig)
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    @property
+    def output_dir(self) -> Path:
+        """The run folder."""
+        return Path(self.output)

@@ -1,0 +1,162 @@
+"""Reading, changing and writing a `TrainConfig`: dotted keys, YAML files, and errors that name the key."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.training.config import TrainConfig
+
+_ADAPTER: TypeAdapter[TrainConfig] = TypeAdapter(TrainConfig)
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain containers, in field order."""
+    return cast(dict[str, Any], _ADAPTER.dump_python(config, mode="json"))
+
+
+def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> TrainConfig:
+    """Build a configuration from nested plain values.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest valid one) or a value of the wrong type or range.
+    """
+    _check_keys(values, to_dict(TrainConfig()), where, prefix="")
+    try:
+        return _ADAPTER.validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{where}: {key} = {first['input']!r} is not valid", first["msg"], "correct the value"
+        ) from None
+
+
+def _check_keys(values: Mapping[str, Any], known: Mapping[str, Any], where: str, prefix: str) -> None:
+    for key, value in values.items():
+        if key not in known:
+            valid = [f"{prefix}{name}" for name in known] if prefix else list(flatten(to_dict(TrainConfig())))
+            raise ConfigError(
+                f"{where}: no option {prefix}{key}", "it is not in the configuration", suggest(f"{prefix}{key}", valid)
+            )
+        below = known[key]
+        if isinstance(below, dict) and below:
+            if not isinstance(value, Mapping):
+                raise ConfigError(
+                    f"{where}: {prefix}{key} is a section",
+                    f"got {value!r}",
+                    f"set one of its values, e.g. {prefix}{key}.{next(iter(below))}",
+                )
+            _check_keys(value, below, where, f"{prefix}{key}.")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``; empty sections stay as they are."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, section by section; neither is modified."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["optimizer.lr=0.02"]`` -> nested values; the right side is read as YAML.
+
+    Raises:
+        ConfigError: no `=`, an empty key, or a value that is not YAML.
+    """
+    nested: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, raw = text.partition("=")
+        parts = [part.replace("-", "_") for part in key.strip().split(".")]
+        if not equals or not all(parts):
+            raise ConfigError(f"--set {text!r} is not KEY=VALUE", "", "write e.g. --set optimizer.lr=0.02")
+        try:
+            value = _number(yaml.safe_load(raw))
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--set {text!r}: the value is not readable", str(error).splitlines()[0], "quote the value"
+            ) from None
+        for part in reversed(parts):
+            value = {part: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads ``1e-3`` as text; the user meant a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def update(config: TrainConfig, changes: Mapping[str, Any], *, where: str = "configuration") -> TrainConfig:
+    """A new configuration with nested ``changes``.
+
+    Raises:
+        ConfigError: as `from_dict`.
+    """
+    return from_dict(merge(to_dict(config), changes), where=where)
+
+
+def read_config(path: Path | str) -> TrainConfig:
+    """Read a `config.yaml` written by a run (or by hand; missing keys take their defaults).
+
+    Raises:
+        ConfigError: the file is missing, is not YAML or holds a wrong key or value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"no configuration file {path}", "the file does not exist", "give the config.yaml of a run")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not YAML", " ".join(str(error).split()), "give the config.yaml of a run"
+        ) from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} holds no configuration",
+            f"its top level is {type(values).__name__}",
+            "give the config.yaml of a run",
+        )
+    return from_dict(values, where=str(path))
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Write ``config`` so that `read_config` gives it back; atomic."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(path)
+
+
+def config_hash(config: TrainConfig) -> str:
+    """Twelve hex digits over everything that decides what is learned (not where it runs or is written)."""
+    values = to_dict(dataclasses.replace(config, output=""))
+    del values["runtime"]
+    values["data"].pop("workers")
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

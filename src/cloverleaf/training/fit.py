@@ -1,0 +1,256 @@
+"""From a `TrainConfig` to a run folder with trained weights: builds everything and hands it to Lightning."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from cloverleaf.data.index import DetectionIndex
+from cloverleaf.data.loader import build_train_loader
+from cloverleaf.data.source import open_index
+from cloverleaf.errors import CheckpointError, ConfigError, DataError
+from cloverleaf.models.catalog import create_model
+from cloverleaf.models.criterion import build_criterion
+from cloverleaf.models.detector import Detector
+from cloverleaf.training import run_dir as folders
+from cloverleaf.training.anchors import resolve_anchors
+from cloverleaf.training.callbacks.averaging import EmaCallback
+from cloverleaf.training.callbacks.judge import JudgeCallback
+from cloverleaf.training.callbacks.pictures import BatchPicturesCallback
+from cloverleaf.training.callbacks.progress import ProgressCallback
+from cloverleaf.training.callbacks.record import RecordCallback
+from cloverleaf.training.checkpoint import find_checkpoint
+from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.config_io import config_hash, write_config
+from cloverleaf.training.distributed import sum_over_processes
+from cloverleaf.training.finish import TrainResult, finish
+from cloverleaf.training.runtime import Runtime, resolve_runtime, world
+from cloverleaf.training.schedule import Schedule
+from cloverleaf.training.sync_batchnorm import synchronise_batchnorm
+from cloverleaf.training.task import DetectionTask
+from cloverleaf.weights.format import WeightsMetadata, load
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    train: DetectionIndex
+    val: DetectionIndex
+    loader: DataLoader[Any]
+
+
+def fit(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    notes: dict[str, str] | None = None,
+) -> TrainResult:
+    """Train as ``config`` says and leave a complete run folder.
+
+    Args:
+        config: the run; `output` and `data.source` must be set.
+        resume: continue from the last whole checkpoint in `output`; ends in the same weights as an unbroken run
+            when `runtime.deterministic` is set.
+        console: where progress is printed.
+        notes: said in the report: `command`, `recipe_reason`.
+
+    Raises:
+        CloverleafError: wrong configuration, unusable data, a folder in use, nothing to resume from, or a loss
+            that is no longer finite.
+    """
+    rank, world_size, _ = world()
+    console = console or Console()
+    quiet = Console(quiet=True)
+    say = console if rank == 0 else quiet
+    _quieten_lightning()
+    run_dir = config.output_dir
+    _check(config, world_size)
+    checkpoint = _open_run(run_dir, config, resume, rank, say)
+    runtime = resolve_runtime(config.runtime)
+    torch.manual_seed(config.seed)
+    data = _open_data(config, rank, world_size)
+    model = build_model(config, data.train, say)
+    schedule = Schedule(config.schedule, config.optimizer, config.epochs, len(data.loader), config.data.batch_size)
+    _fit_anchors(model, data.train, config, say)  # before the criterion, which reads the anchors; the same on resume
+    _announce(model, data, config, runtime, schedule, say)
+    ema = EmaCallback(model, config.ema)
+    task = _build_task(model, schedule, config, runtime, world_size)
+    judge = JudgeCallback(ema, data.val, config, data.loader.num_workers)
+    record = RecordCallback(run_dir, config, ema, judge, _metadata(model, data.train, config))
+    callbacks: list[pl.Callback] = [ema, judge, record]
+    if rank == 0:
+        callbacks += [
+            ProgressCallback(record, config.epochs, say),
+            BatchPicturesCallback(run_dir / "pictures", data.train.names),
+        ]
+    started = time.perf_counter()
+    _trainer(config, runtime, world_size, run_dir, callbacks).fit(
+        task, data.loader, ckpt_path=checkpoint, weights_only=True
+    )
+    return finish(
+        config, data.train, data.val, record, runtime, say,
+        notes={**(notes or {}), "wall_seconds": f"{time.perf_counter() - started:.1f}"}, is_first=rank == 0,
+    )  # fmt: skip
+
+
+def _check(config: TrainConfig, world_size: int) -> None:
+    if not config.data.source:
+        raise ConfigError("no dataset", "--data is not given", "give a data.yaml, a COCO JSON or a folder")
+    if not config.output:
+        raise ConfigError("no run folder", "--output is not given", "give a folder that does not exist yet")
+    if config.data.batch_size % world_size:
+        raise ConfigError(
+            f"--batch-size {config.data.batch_size} cannot be shared by {world_size} processes",
+            "it is the batch over all processes", f"use a multiple of {world_size}",
+        )  # fmt: skip
+
+
+def _open_run(run_dir: Path, config: TrainConfig, resume: bool, rank: int, say: Console) -> Path | None:
+    if not resume:
+        if rank == 0:
+            folders.create(run_dir)
+            write_config(config, run_dir / "config.yaml")
+        return None
+    checkpoint, warning = find_checkpoint(run_dir)
+    if warning:
+        say.print(f"[yellow]warning:[/] {warning}")
+    say.print(f"resuming {run_dir} from {checkpoint.name}", highlight=False)
+    return checkpoint
+
+
+def _open_data(config: TrainConfig, rank: int, world_size: int) -> _Data:
+    train = open_index(config.data.source, config.data.train_split)
+    val = open_index(config.data.source, config.data.val_split)
+    if train.names != val.names:
+        raise DataError(
+            f"{config.data.source}: the splits disagree on the classes",
+            f"{config.data.train_split} has {list(train.names)}, {config.data.val_split} has {list(val.names)}",
+            "use the same class list in both",
+        )
+    loader = build_train_loader(
+        train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank, world_size=world_size
+    )
+    return _Data(train, val, loader)
+
+
+def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Detector:
+    """The detector of ``config`` for the classes of ``index``, started from `model.weights` where given.
+
+    Raises:
+        CheckpointError: the weights share no tensor with the model.
+    """
+    part = config.model
+    model = create_model(
+        part.name, num_classes=len(index.names), backbone=part.backbone, neck=part.neck, head=part.head
+    )
+    if part.weights:
+        source = load(part.weights).state_dict()
+        target = model.state_dict()
+        shared = {k: v for k, v in source.items() if k in target and target[k].shape == v.shape}
+        if not shared:
+            raise CheckpointError(
+                f"{part.weights} does not fit {part.name}", "no tensor has the same name and shape",
+                "start from weights of the same model",
+            )  # fmt: skip
+        model.load_state_dict(shared, strict=False)
+        left = sorted(set(target) - set(shared))
+        text = f"starting from {part.weights}: {len(shared)} of {len(target)} tensors taken over"
+        say.print(
+            text + (f"; freshly initialised: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else "")
+        )
+    return model
+
+
+def _fit_anchors(model: Detector, index: DetectionIndex, config: TrainConfig, say: Console) -> None:
+    if not config.auto_anchor:
+        return
+    anchors, text = resolve_anchors(
+        index, model.anchors_px, image_size=config.data.image_size, anchor_t=config.loss.anchor_t, seed=config.seed
+    )
+    model.head.set_anchors(anchors)
+    say.print(f"anchors: {text}", highlight=False)
+
+
+def _build_task(
+    model: Detector, schedule: Schedule, config: TrainConfig, runtime: Runtime, world_size: int
+) -> DetectionTask:
+    if config.runtime.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    reduce = sum_over_processes if world_size > 1 else None
+    criterion = build_criterion(model, config.loss, image_size=config.data.image_size, reduce=reduce)
+    warmup = None
+    if config.assigner_warmup_epochs:
+        warmup = build_criterion(
+            model, replace(config.loss, assigner="anchor_ratio"), image_size=config.data.image_size, reduce=reduce
+        )
+    if world_size > 1:
+        synchronise_batchnorm(model, runtime.accelerator)
+    return DetectionTask(model, criterion, schedule, config, warmup)
+
+
+def _metadata(model: Detector, index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
+    return WeightsMetadata.of(
+        model,
+        class_names=index.names,
+        category_ids=index.category_ids,
+        image_size=config.data.image_size,
+        recipe=config.recipe,
+        recipe_hash=config_hash(config),
+        parent=config.model.weights,
+        task=config.task,
+    )
+
+
+def _trainer(
+    config: TrainConfig, runtime: Runtime, world_size: int, run_dir: Path, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    backend = "nccl" if runtime.accelerator == "cuda" else "gloo"
+    return pl.Trainer(
+        accelerator=runtime.accelerator,
+        devices=runtime.devices,
+        num_nodes=runtime.nodes,
+        strategy=DDPStrategy(process_group_backend=backend) if world_size > 1 else "auto",
+        precision=runtime.lightning_precision,
+        max_epochs=config.epochs,
+        logger=TensorBoardLogger(save_dir=run_dir, name="", version="tensorboard"),
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        deterministic=config.runtime.deterministic,
+        default_root_dir=run_dir,
+    )
+
+
+def _announce(
+    model: Detector, data: _Data, config: TrainConfig, runtime: Runtime, schedule: Schedule, say: Console
+) -> None:
+    parameters = sum(p.numel() for p in model.parameters())
+    per_step = schedule.accumulate * config.data.batch_size
+    say.print(
+        f"{config.model.name}: {parameters / 1e6:.2f} M parameters, {len(data.train.names)} classes, "
+        f"{len(data.train)} training and {len(data.val)} validation images\n"
+        f"{config.epochs} epochs of {schedule.batches_per_epoch} iterations, batch {config.data.batch_size}, "
+        f"{per_step} images a step, {config.data.image_size} px, {data.loader.num_workers} workers\n"
+        f"on {runtime.accelerator}, {runtime.precision} ({runtime.reason}); run folder {config.output}",
+        highlight=False,
+    )
+
+
+def _quieten_lightning() -> None:
+    """Lightning's hints about loggers, devices and workers are answered by this module already."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\.pytorch\..*", category=UserWarning)

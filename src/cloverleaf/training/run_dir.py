@@ -1,0 +1,36 @@
+"""The run folder: where it is, and what lies in it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from cloverleaf.errors import ConfigError
+
+SUBFOLDERS = ("weights", "checkpoint", "pictures")
+
+
+def next_free(base: Path) -> Path:
+    """``base``, or the first of ``base-2``, ``base-3``, ... that does not exist."""
+    if not base.exists():
+        return base
+    return next(path for n in itertools.count(2) if not (path := base.with_name(f"{base.name}-{n}")).exists())
+
+
+def create(run_dir: Path) -> None:
+    """Make a new run folder.
+
+    Raises:
+        ConfigError: it already holds something, or cannot be written.
+    """
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise ConfigError(
+            f"--output {run_dir} is already in use",
+            "a run never overwrites what is there",
+            "choose another folder, or add --resume to continue the run in it",
+        )
+    try:
+        for name in SUBFOLDERS:
+            (run_dir / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to --output {run_dir}", str(error), "choose another folder") from None

@@ -1,0 +1,102 @@
+"""Device, precision and threads of a run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from cloverleaf.errors import ConfigError
+from cloverleaf.training.config import RuntimeConfig
+
+_LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the machine gives a run.
+
+    Attributes:
+        accelerator: Lightning's name of the device kind.
+        devices: processes on this machine, or the list of device indices.
+        nodes: machines.
+        precision: `fp32`, `bf16` or `fp16`.
+        reason: why this precision, for the log.
+    """
+
+    accelerator: str
+    devices: int | list[int]
+    nodes: int
+    precision: str
+    reason: str
+
+    @property
+    def lightning_precision(self) -> str:
+        """Lightning's name of the precision."""
+        return _LIGHTNING_PRECISION[self.precision]
+
+
+def world() -> tuple[int, int, int]:
+    """(rank, world size, processes on this machine) as torchrun or SLURM says; (0, 1, 1) for a single process."""
+    size = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    if size == 1:
+        return 0, 1, 1
+    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(size))))
+    return rank, size, local
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 natively (AVX-512 BF16 or AMX)."""
+    capability: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    amx: Any = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool((capability and capability()) or (amx and amx()))
+
+
+def resolve_runtime(config: RuntimeConfig) -> Runtime:
+    """Choose the device and the precision, and set the thread count.
+
+    Raises:
+        ConfigError: the device is not there, or the precision does not work on it.
+    """
+    _, size, local = world()
+    kind, _, index = config.device.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"no device {config.device!r}", "", "use auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--device {config.device} asked for", "this machine shows no CUDA device", "use --device cpu"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps asked for", "this machine shows no MPS device", "use --device cpu")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise ConfigError(f"no device {config.device}", f"there are {torch.cuda.device_count()}", "count from cuda:0")
+    if kind == "cpu":
+        torch.set_num_threads(config.threads or max(usable_cpus() // local, 1))
+    precision, reason = _precision(config.precision, kind)
+    devices: int | list[int] = local if size > 1 else ([int(index)] if kind == "cuda" and index else 1)
+    return Runtime(kind, devices, size // local, precision, reason)
+
+
+def _precision(asked: str, kind: str) -> tuple[str, str]:
+    if asked == "fp16" and kind != "cuda":
+        raise ConfigError("--precision fp16 asked for", f"a {kind} has no fast float16", "use bf16 or fp32")
+    if asked != "auto":
+        return asked, "as asked"
+    if kind == "cuda":
+        good = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16", "the GPU has it natively") if good else ("fp16", "the GPU has no native bfloat16")
+    if kind == "cpu" and cpu_has_bf16():
+        return "bf16", "this CPU multiplies bfloat16 natively"
+    return "fp32", "no native bfloat16 here"

@@ -1,0 +1,90 @@
+"""Learning rate, momentum and accumulation at every iteration: a pure function of the iteration number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cloverleaf.training.config import OptimizerConfig, ScheduleConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What one iteration does.
+
+    Attributes:
+        lr: learning rate of (norm and implicit, weights, biases).
+        momentum: SGD momentum or first beta.
+        accumulate: iterations per optimiser step.
+        step: whether the optimiser steps after this iteration's backward pass.
+    """
+
+    lr: tuple[float, float, float]
+    momentum: float
+    accumulate: int
+    step: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The published schedule (arXiv 2207.02696, released training script), with two departures as options.
+
+    Cosine or linear decay; during the warm-up of max(epochs * batches, minimum) iterations the weights' rate rises
+    from 0, the biases' falls from `warmup_bias_lr`, momentum rises and accumulation grows to the nominal batch.
+    `update="iteration"` decays with every iteration; `nominal_batch=0` steps at every iteration.
+
+    Attributes:
+        total_batch: images per iteration over all processes.
+    """
+
+    config: ScheduleConfig
+    optimizer: OptimizerConfig
+    epochs: int
+    batches_per_epoch: int
+    total_batch: int
+
+    @property
+    def warmup_iterations(self) -> int:
+        """Length of the warm-up in iterations."""
+        return max(round(self.config.warmup_epochs * self.batches_per_epoch), self.config.warmup_min_iterations)
+
+    @property
+    def accumulate(self) -> int:
+        """Iterations per optimiser step after the warm-up."""
+        return max(round(self.config.nominal_batch / self.total_batch), 1)
+
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay scaled to the images that one step really sees (SGD); AdamW's is decoupled and left alone."""
+        if self.config.nominal_batch == 0 or self.optimizer.name == "adamw":
+            return self.optimizer.weight_decay
+        return self.optimizer.weight_decay * self.total_batch * self.accumulate / self.config.nominal_batch
+
+    def factor(self, progress: float) -> float:
+        """Decay factor at ``progress`` epochs."""
+        low = self.config.final_factor
+        if self.config.kind == "linear":
+            return max(1 - progress / max(self.epochs - 1, 1), 0.0) * (1 - low) + low
+        return (1 - math.cos(math.pi * progress / self.epochs)) / 2 * (low - 1) + 1
+
+    def at(self, iteration: int) -> StepPlan:
+        """The plan of ``iteration``, counted from 0 over the whole run."""
+        epoch, warmup = iteration // self.batches_per_epoch, self.warmup_iterations
+        warming = warmup > 0 and iteration <= warmup
+        if self.config.update == "iteration":
+            progress = iteration / self.batches_per_epoch
+        else:  # the published scheduler steps at the end of an epoch, so after the warm-up it lags by one
+            progress = epoch if warming else max(epoch - 1, 0)
+        decayed = self.optimizer.lr * self.factor(progress)
+        lr, momentum, accumulate = (decayed, decayed, decayed), self.optimizer.momentum, self.accumulate
+        if warming:
+            done = iteration / warmup
+            lr = (decayed * done, decayed * done, _mix(self.config.warmup_bias_lr, decayed, done))
+            momentum = _mix(self.config.warmup_momentum, momentum, done)
+            if self.config.nominal_batch:
+                accumulate = max(1, round(_mix(1.0, self.config.nominal_batch / self.total_batch, done)))
+        return StepPlan(lr, momentum, accumulate, iteration % accumulate == 0)
+
+
+def _mix(start: float, end: float, done: float) -> float:
+    return start + (end - start) * done

@@ -1,0 +1,116 @@
+"""The LightningModule: one iteration of training, nothing of the mathematics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cloverleaf.errors import CloverleafError
+from cloverleaf.losses.criteria import AnchorCriterion, LossOutput
+from cloverleaf.models.detector import Detector
+from cloverleaf.structures import Batch, Targets
+from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.optim import build_optimizer
+from cloverleaf.training.schedule import Schedule, StepPlan
+
+
+class DetectionTask(pl.LightningModule):
+    """Trains a detector by `Schedule`; the optimiser is stepped by hand because accumulation changes while warming up.
+
+    Args:
+        model: the detector under training.
+        criterion: its loss.
+        warmup_criterion: the loss of the first `config.assigner_warmup_epochs` epochs, or None.
+        schedule: learning rates and accumulation.
+        config: the run.
+    """
+
+    def __init__(
+        self,
+        model: Detector,
+        criterion: AnchorCriterion,
+        schedule: Schedule,
+        config: TrainConfig,
+        warmup_criterion: AnchorCriterion | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.schedule, self.config = model, schedule, config
+        # The criteria hold no weights; kept out of the module tree so that checkpoints hold the model only.
+        self._criteria = (criterion, warmup_criterion)
+        self.stepped = False
+
+    @property
+    def criterion(self) -> AnchorCriterion:
+        """The loss of the current epoch."""
+        criterion, warmup = self._criteria
+        return warmup if warmup is not None and self.current_epoch < self.config.assigner_warmup_epochs else criterion
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser; learning rates are set before every iteration."""
+        return build_optimizer(self.model, self.config.optimizer, self.schedule.weight_decay)
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        """Forward, loss, backward and, when the plan says so, a step.
+
+        Returns:
+            The detached loss items of this iteration.
+        """
+        iteration = self.current_epoch * self.schedule.batches_per_epoch + batch_index
+        plan = self.schedule.at(iteration)
+        images, targets = self.prepare(batch, iteration)
+        output: LossOutput = self.criterion(self.model(images), targets, (images.shape[2], images.shape[3]))
+        if not torch.isfinite(output.total):
+            raise CloverleafError(
+                f"the loss is {float(output.total)} at epoch {self.current_epoch + 1}, iteration {batch_index}",
+                f"its parts are { ({k: float(v) for k, v in output.items.items()}) }",
+                "lower optimizer.lr, set optimizer.clip_norm=10, or use --precision fp32; "
+                "the run can be resumed from its last checkpoint",
+            )
+        # DistributedDataParallel averages gradients over the processes; the loss is their sum.
+        self.manual_backward(output.total * self.trainer.world_size)
+        self.stepped = plan.step
+        if plan.step:
+            self._step(plan)
+        return output.items
+
+    def prepare(self, batch: Batch, iteration: int) -> tuple[Tensor, Targets]:
+        """uint8 batch -> float32 images in [0, 1] (resized when training is multi-scale) and their targets."""
+        images, targets = batch.images.float().div_(255), batch.targets
+        if self.config.multi_scale:
+            stride, base = max(32, self.model.max_stride), self.config.data.image_size
+            rng = np.random.default_rng((self.config.seed, iteration, 0x5CA1E))
+            size = int(rng.integers(int(base * 0.5), int(base * 1.5) + stride)) // stride * stride
+            factor = size / max(images.shape[2:])
+            if factor != 1:
+                height, width = (max(round(side * factor / stride), 1) * stride for side in images.shape[2:])
+                scale = images.new_tensor([width / images.shape[3], height / images.shape[2]] * 2)
+                images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
+                targets = _scaled(targets, scale)
+        return images, targets
+
+    def _step(self, plan: StepPlan) -> None:
+        optimizer: Any = self.optimizers()
+        for group, lr in zip(optimizer.param_groups, plan.lr, strict=True):
+            group["lr"] = lr
+            if "betas" in group:
+                group["betas"] = (plan.momentum, group["betas"][1])
+            else:
+                group["momentum"] = plan.momentum
+        if self.config.optimizer.clip_norm:
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            if scaler is not None:
+                scaler.unscale_(optimizer.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _scaled(targets: Targets, scale_xyxy: Tensor) -> Targets:
+    return replace(targets, boxes_xyxy=targets.boxes_xyxy * scale_xyxy)
