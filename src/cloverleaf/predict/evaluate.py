@@ -257,7 +257,8 @@ def detect_batches(
                 images += len(batch)
     finally:
         model.train(was_training)
-    return DetectionTable.concatenate(tables), Speed(*(1000 * spent / max(images, 1)).tolist(), images)
+    load, preprocess, inference, postprocess = (1000 * spent / max(images, 1)).tolist()
+    return DetectionTable.concatenate(tables), Speed(load, preprocess, inference, postprocess, images)
 
 
 def to_input(images: Tensor, device: torch.device) -> Tensor:

@@ -33,8 +33,7 @@ def prepare_model(weights_or_model: str | Path | Detector, device: torch.device,
         model = model.fused()
     elif model is weights_or_model:
         model = copy.deepcopy(model)
-    model = model.to(device=device, memory_format=torch.channels_last)
-    return model.eval()
+    return model.to(device).to(memory_format=torch.channels_last).eval()
 
 
 def class_names_of(model: Detector) -> tuple[str, ...] | None:

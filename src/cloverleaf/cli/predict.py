@@ -1,0 +1,77 @@
+"""`cloverleaf predict`: detect in images and videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Images, videos, folders or quoted globs.", metavar="SOURCE...", show_default=False),
+    ],
+    weights: Annotated[Path, typer.Option("--weights", "-w", help="Weights file (.safetensors).", show_default=False)],
+    conf: Annotated[float, typer.Option(help="Smallest score that is reported.")] = 0.25,
+    iou: Annotated[float, typer.Option(help="NMS threshold: larger keeps more overlapping boxes.")] = 0.45,
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes: names or label numbers, separated by commas.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Long side of the network input; default: as trained.", min=1)
+    ] = None,
+    max_detections: Annotated[int, typer.Option(help="At most so many per image.", min=1)] = 300,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the results; default: a new runs/predict.")
+    ] = None,
+    save: Annotated[bool, typer.Option("--save/--no-save", help="Write annotated pictures and videos.")] = True,
+    save_json: Annotated[bool, typer.Option("--save-json", help="Write the detections as JSON.")] = False,
+    save_crops: Annotated[bool, typer.Option("--save-crops", help="Write every detection as a picture.")] = False,
+) -> None:
+    """Detect objects in images, folders, globs and videos.
+
+    A file that cannot be read is reported and the rest go on; the exit code is 1 only when nothing could be read.
+
+    Examples:
+
+        cloverleaf predict --weights best.safetensors photo.jpg
+
+        cloverleaf predict -w best.safetensors 'photos/**/*.jpg' clip.mp4 --conf 0.4 --classes cat,dog --save-json
+    """
+    from cloverleaf.predict.job import SaveOptions, describe, run_job
+    from cloverleaf.predict.predictor import Predictor
+    from cloverleaf.predict.results import ResultFolder, make_folder, new_folder
+    from cloverleaf.predict.sources import find_sources
+
+    predictor = Predictor(
+        weights,
+        confidence=conf,
+        iou=iou,
+        image_size=image_size,
+        device=device,
+        classes=[name.strip() for name in classes.split(",") if name.strip()] if classes is not None else None,
+        max_detections=max_detections,
+    )
+    found = find_sources(sources)
+    folder = None
+    if save or save_json or save_crops:
+        made = make_folder(output) if output is not None else new_folder(Path("runs/predict"))
+        folder = ResultFolder(made, [*found.images, *found.videos])
+    summary = run_job(predictor, found, folder, SaveOptions(save, save_crops, save_json), typer.echo)
+
+    looked = summary.images + summary.frames
+    parts = [f"{summary.images} image(s)"] + ([f"{summary.videos} video(s)"] if summary.videos else [])
+    typer.echo(
+        f"{' and '.join(parts)}: {describe(summary.counts)}; {summary.milliseconds / max(looked, 1):.1f} ms each"
+    )
+    if folder is not None and looked:
+        typer.echo(f"results in {folder.folder}")
+    if summary.unreadable:
+        typer.echo(f"{len(summary.unreadable)} source(s) could not be read:", err=True)
+        for item in summary.unreadable:
+            typer.echo(f"  {item.source}: {item.reason}", err=True)
+    if not looked:
+        raise typer.Exit(1)
