@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
 from cloverleaf.errors import UnknownModelError, suggest
 from cloverleaf.models import parts, yolov7
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.models.spec import DetectorSpec, Variant
 from cloverleaf.structures import FeatureSpec
 
-MODELS: Mapping[str, DetectorSpec] = {**yolov7.VARIANTS}
-DESCRIPTIONS: Mapping[str, str] = {**yolov7.DESCRIPTIONS}
+MODELS: Mapping[str, Variant] = {**yolov7.VARIANTS}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -47,10 +49,29 @@ def build_detector(spec: DetectorSpec) -> Detector:
     return Detector(backbone, neck, head, spec)
 
 
+class _SkipInitialisation(TorchFunctionMode):
+    """Makes the functions of `torch.nn.init` do nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def empty_detector(spec: DetectorSpec) -> Detector:
+    """As `build_detector`, but without initial values (they are arbitrary) and without drawing random numbers.
+
+    For whoever fills in all tensors or needs the structure only.
+    """
+    with _SkipInitialisation():
+        return build_detector(spec).eval()
+
+
 def find_spec(name: str) -> DetectorSpec:
     """The spec of a catalog name or composition, with 80 classes; raises `UnknownModelError`."""
     if name in MODELS:
-        return MODELS[name]
+        return MODELS[name].spec
     if "+" in name:
         return _compose(name)
     raise UnknownModelError(f"no model {name!r}", "it is not in the catalog", suggest(name, MODELS))

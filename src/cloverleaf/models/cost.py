@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cloverleaf.models.catalog import build_detector
+from cloverleaf.models.catalog import empty_detector
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.structures import AnchorOutput
@@ -43,7 +43,7 @@ class ModelCost:
 
     Attributes:
         size_hw: of the input.
-        stages: in the order of execution.
+        stages: those with parameters, in the order of execution.
         params: number of learned values.
         flops: 2 x multiply-accumulates of convolutions and matrix products; other operations are not counted.
         norm_values: values that pass through a normalisation layer (some counters charge for them).
@@ -62,9 +62,8 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
     Raises:
         ConfigError: ``size_hw`` does not fit the model's strides.
     """
-    with torch.device("meta"):
-        model = build_detector(spec).eval()
-        images = torch.empty(1, 3, *size_hw)
+    model = empty_detector(spec).to("meta")
+    images = torch.empty(1, 3, *size_hw, device="meta")
     outputs: dict[str, tuple[int, ...]] = {}
     norm_values: list[int] = []
     for name, module in model.named_modules():
@@ -75,17 +74,18 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
     with torch.no_grad(), counter:
         model(images)
     flops = counter.get_flop_counts()
+    modules = dict(_stages(model))
     stages = tuple(
         StageCost(
             name=name,
-            type=type(module).__name__,
+            type=type(modules[name]).__name__,
             shape=outputs[name][1:],
             stride=size_hw[0] // outputs[name][2],
-            params=_params(module),
+            params=_params(modules[name]),
             flops=sum(flops.get(f"Detector.{name}", {}).values()),
         )
-        for name, module in _stages(model)
-        if name in outputs
+        for name in outputs  # in the order of execution
+        if name in modules and _params(modules[name])
     )
     return ModelCost(size_hw, stages, _params(model), counter.get_total_flops(), sum(norm_values))
 

@@ -91,9 +91,13 @@ class DetectorSpec:
             return "fused"
         return "deploy" if self.head == self.head.deployed() else "training"
 
+    def as_deployed(self) -> DetectorSpec:
+        """The spec of the same detector without what only training needs, norms not folded."""
+        return replace(self, head=self.head.deployed())
+
     def as_fused(self) -> DetectorSpec:
         """The spec of the same detector after fusing."""
-        return replace(self, head=self.head.deployed(), fused=True)
+        return replace(self.as_deployed(), fused=True)
 
     def with_overrides(self, overrides: Mapping[str, Mapping[str, Any]]) -> DetectorSpec:
         """A copy with options of the parts changed, e.g. ``{"backbone": {"width": 0.5}}``.
@@ -134,3 +138,18 @@ class DetectorSpec:
         parts.check_keys("model spec", values, ("name", "num_classes", "fused", *parts.TABLES), complete=True)
         built: dict[str, Any] = {part: parts.from_dict(part, values[part]) for part in parts.TABLES}
         return cls(name=str(values["name"]), num_classes=values["num_classes"], fused=bool(values["fused"]), **built)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A catalog entry.
+
+    Attributes:
+        spec: what it is made of, with 80 classes.
+        description: one line for lists.
+        image_size: side of the input, in pixels, at which it was published.
+    """
+
+    spec: DetectorSpec
+    description: str
+    image_size: int = 640

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cloverleaf.backbones.elan import ElanTinySpec
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
-from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.models.spec import DetectorSpec, Variant
 from cloverleaf.necks.elan_pan import ElanPanSpec
 
 TINY = DetectorSpec(name="yolov7-tiny", backbone=ElanTinySpec(), neck=ElanPanSpec(), head=AnchorHeadSpec())
@@ -19,9 +19,7 @@ TINY_SILU = replace(
     head=AnchorHeadSpec(activation="silu"),
 )
 
-VARIANTS: Mapping[str, DetectorSpec] = {spec.name: spec for spec in (TINY, TINY_SILU)}
-
-DESCRIPTIONS: Mapping[str, str] = {
-    "yolov7-tiny": "YOLOv7 for edge devices: ELAN of depth 2, LeakyReLU, implicit head",
-    "yolov7-tiny-silu": "yolov7-tiny with SiLU activations",
+VARIANTS: Mapping[str, Variant] = {
+    "yolov7-tiny": Variant(TINY, "YOLOv7 for edge devices: ELAN of depth 2, LeakyReLU, implicit knowledge"),
+    "yolov7-tiny-silu": Variant(TINY_SILU, "yolov7-tiny with SiLU activations"),
 }

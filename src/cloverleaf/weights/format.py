@@ -17,10 +17,11 @@ from safetensors.torch import save as to_bytes
 
 from cloverleaf import __version__
 from cloverleaf.errors import CheckpointError, ConfigError
+from cloverleaf.models.catalog import empty_detector
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.metadata import SCHEMA_VERSION, WeightsMetadata
 from cloverleaf.models.spec import DetectorSpec
-from cloverleaf.weights.strict import check_fit, empty_detector, fill_detector, shapes
+from cloverleaf.weights.strict import check_fit, fill_detector, shapes
 
 __all__ = ["SCHEMA_VERSION", "WeightsMetadata", "load", "read_metadata", "save"]
 

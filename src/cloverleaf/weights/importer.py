@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from cloverleaf.errors import CheckpointError, suggest
-from cloverleaf.models.catalog import find_spec
+from cloverleaf.models.catalog import empty_detector, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Form
 from cloverleaf.weights.importers import yolov7
 from cloverleaf.weights.importers.names import NameTable
-from cloverleaf.weights.strict import check_fit, empty_detector, fill_detector, shapes
+from cloverleaf.weights.strict import check_fit, fill_detector, shapes
 
 TABLES: Mapping[str, NameTable] = {**yolov7.TABLES}
 

@@ -8,17 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cloverleaf.errors import CheckpointError
-from cloverleaf.models.catalog import build_detector
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.spec import DetectorSpec
 
 Shape = tuple[int, ...]
-
-
-def empty_detector(spec: DetectorSpec) -> Detector:
-    """The structure of a detector without storage; draws no random numbers."""
-    with torch.device("meta"):
-        return build_detector(spec).eval()
 
 
 def check_fit(what: str, expected: Mapping[str, Shape], found: Mapping[str, Shape], fix: str) -> None:
@@ -40,7 +32,7 @@ def check_fit(what: str, expected: Mapping[str, Shape], found: Mapping[str, Shap
 
 
 def fill_detector(model: Detector, tensors: Mapping[str, Tensor]) -> Detector:
-    """Give an `empty_detector` its tensors (checked before); floating-point ones become float32 copies."""
+    """Give ``model`` all its tensors (checked before); floating-point ones become float32 copies."""
     owned = {
         key: value.detach().to(
             device="cpu",

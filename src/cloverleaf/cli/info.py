@@ -1,0 +1,134 @@
+"""`cloverleaf info`: structure and cost of a model, and what a weights file says about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloverleaf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cloverleaf.models.cost import ModelCost
+    from cloverleaf.models.spec import DetectorSpec
+    from cloverleaf.weights.format import WeightsMetadata
+
+
+def info(
+    model: Annotated[
+        str, typer.Argument(help="Catalog name, BACKBONE+NECK+HEAD or weights file.", metavar="MODEL|WEIGHTS")
+    ],
+    image_size: Annotated[int | None, typer.Option(help="Side of the square input; default: as published.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes; default: 80, or as in the file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show a model's stages, output shapes, parameters and operations.
+
+    Operations are counted by torch.utils.flop_counter for one image, as 2 x multiply-accumulates of convolutions.
+
+    Examples:
+
+        cloverleaf info yolov7-tiny
+
+        cloverleaf info elan-tiny+elan-pan+anchor --num-classes 3 --image-size 320
+
+        cloverleaf info runs/train/weights/best.safetensors --json
+    """
+    from cloverleaf.models.cost import measure
+
+    spec, metadata, side = _find(model, num_classes)
+    size_hw = (image_size or side, image_size or side)
+    forms: dict[str, ModelCost] = {
+        form.form: measure(form, size_hw) for form in (spec, spec.as_deployed(), spec.as_fused())
+    }
+    if as_json:
+        typer.echo(_as_json(spec, metadata, forms))
+    else:
+        _print(spec, metadata, forms)
+
+
+def _find(model: str, num_classes: int | None) -> tuple[DetectorSpec, WeightsMetadata | None, int]:
+    """The spec, the metadata of a weights file, and the usual image size."""
+    from dataclasses import replace
+
+    from cloverleaf.models.catalog import MODELS, find_spec
+    from cloverleaf.models.spec import DetectorSpec
+
+    if not (Path(model).is_file() or model.endswith(".safetensors")):
+        spec = find_spec(model) if num_classes is None else replace(find_spec(model), num_classes=num_classes)
+        return spec, None, MODELS[model].image_size if model in MODELS else 640
+    from cloverleaf.weights.format import read_metadata
+
+    metadata = read_metadata(model)
+    spec = DetectorSpec.from_dict(metadata.spec)
+    if num_classes not in (None, spec.num_classes):
+        raise ConfigError(
+            f"--num-classes {num_classes} does not fit {model}",
+            f"the file holds a model of {spec.num_classes} classes",
+            "leave the option out",
+        )
+    return spec, metadata, metadata.image_size or 640
+
+
+def _as_json(spec: DetectorSpec, metadata: WeightsMetadata | None, forms: dict[str, ModelCost]) -> str:
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(
+        {
+            "spec": spec.to_dict(),
+            "form": spec.form,
+            "metadata": asdict(metadata) if metadata else None,
+            "flops_convention": "2 x multiply-accumulates",
+            "forms": {form: asdict(cost) for form, cost in forms.items()},
+        },
+        indent=2,
+    )
+
+
+def _print(spec: DetectorSpec, metadata: WeightsMetadata | None, forms: dict[str, ModelCost]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    cost = forms[spec.form]
+    height, width = cost.size_hw
+    stages = Table(title=f"{spec.name}, {spec.num_classes} classes, {height} x {width} input, {spec.form} form")
+    for column in ("stage", "type", "C x H x W", "stride", "parameters", "GFLOPs"):
+        left = column in ("stage", "type")
+        stages.add_column(column, justify="left" if left else "right", no_wrap=column != "type")
+    part = ""
+    for stage in cost.stages:
+        if part and not stage.name.startswith(part):
+            stages.add_section()
+        part = stage.name.split(".")[0]
+        shape = " x ".join(map(str, stage.shape))
+        gflops = f"{stage.flops / 1e9:.3f}"
+        stages.add_row(stage.name, stage.type, shape, str(stage.stride), f"{stage.params:,}", gflops)
+    console.print(stages)
+    totals = Table(title="GFLOPs: 2 x multiply-accumulates")
+    for column in ("form", "parameters", "GFLOPs"):
+        totals.add_column(column, justify="left" if column == "form" else "right")
+    for form, form_cost in forms.items():
+        totals.add_row(form, f"{form_cost.params:,}", f"{form_cost.flops / 1e9:.2f}")
+    console.print(totals)
+    if metadata is not None:
+        console.print(_facts_table(metadata))
+
+
+def _facts_table(metadata: WeightsMetadata) -> Any:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    table = Table(title="What the file says", show_header=False)
+    for key, value in asdict(metadata).items():
+        if key == "spec" or value in ("", (), None, {}):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v:.4g}" for k, v in value.items())
+        elif isinstance(value, tuple):
+            value = ", ".join(map(str, value))
+        table.add_row(key.replace("_", " "), str(value))
+    return table
