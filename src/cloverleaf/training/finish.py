@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import resource
 import sys
@@ -67,11 +68,11 @@ def finish(
     metrics = _metrics(config, record, judged, runtime, notes)
     (run_dir / "predictions.json").write_text(json.dumps(judged.rows), encoding="utf-8")
     _write_json(run_dir / "metrics.json", metrics)
-    draw_run(run_dir, config, model, train, val, record.rows, judged)
+    draw_run(config, model, train, val, record.rows, judged)
     from cloverleaf.reports.report import write_report
 
     report = write_report(run_dir)
-    ap, ap50 = judged.metrics.AP, judged.metrics.AP50
+    ap, ap50 = judged.metrics["AP"], judged.metrics["AP50"]
     say.print(
         f"best epoch {record.best_epoch}: AP {_number(ap)}, AP50 {_number(ap50)}  ({config.data.val_split} split)\n"
         f"weights {result.best_weights}\nreport  {report}",
@@ -88,7 +89,7 @@ def _metrics(
         "best_epoch": record.best_epoch,
         "epochs": len(record.rows),
         "split": config.data.val_split,
-        **judged.to_dict(),
+        **judged.to_json(),
         "run": {
             **notes,
             "recipe": config.recipe,
@@ -110,5 +111,5 @@ def _write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "undefined"

@@ -87,7 +87,7 @@ def fit(
     ema = EmaCallback(model, config.ema)
     task = _build_task(model, schedule, config, runtime, world_size)
     judge = JudgeCallback(ema, data.val, config, data.loader.num_workers)
-    record = RecordCallback(run_dir, config, ema, judge, _metadata(model, data.train, config))
+    record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config))
     callbacks: list[pl.Callback] = [ema, judge, record]
     if rank == 0:
         callbacks += [
@@ -199,16 +199,14 @@ def _build_task(
     return DetectionTask(model, criterion, schedule, config, warmup)
 
 
-def _metadata(model: Detector, index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
-    return WeightsMetadata.of(
-        model,
+def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
+    return WeightsMetadata(
         class_names=index.names,
         category_ids=index.category_ids,
         image_size=config.data.image_size,
-        recipe=config.recipe,
-        recipe_hash=config_hash(config),
-        parent=config.model.weights,
         task=config.task,
+        recipe_hash=config_hash(config),
+        parent=config.model.weights or "",
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,12 @@ class RecordCallback(Checkpoint):
     def _write_weights(self, result: EvaluationResult | None, epoch: int) -> None:
         metadata = self.metadata
         if result is not None:
-            metadata = metadata.with_metrics({"epoch": epoch, **result.metrics.to_dict()})
+            numbers = {name: value for name, value in result.metrics.to_dict().items() if value is not None}
+            metadata = replace(metadata, metrics={"epoch": epoch, **numbers})
         folder = self.run_dir / "weights"
         save(self.ema.model, folder / "last.safetensors", metadata=metadata)
-        if result is not None and (result.metrics.fitness or 0.0) > self.best_fitness:
-            self.best_fitness, self.best_epoch = result.metrics.fitness or 0.0, epoch
+        if result is not None and result.metrics.fitness > self.best_fitness:
+            self.best_fitness, self.best_epoch = result.metrics.fitness, epoch
             save(self.ema.model, folder / "best.safetensors", metadata=metadata)
         if self.config.save_every and epoch % self.config.save_every == 0:
             save(self.ema.model, folder / f"epoch-{epoch:04d}.safetensors", metadata=metadata)
