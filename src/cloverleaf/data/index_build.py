@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloverleaf.data.image_io import image_size
 from cloverleaf.data.outline import outline
-from cloverleaf.data.readers.files import Listing, header_size
+from cloverleaf.data.readers.files import Listing
 from cloverleaf.data.records import Header, ImageRecord, ObjectRecord, RunLength
 from cloverleaf.errors import DataError, ImageError
 
@@ -50,9 +51,9 @@ class IndexBuilder:
         size_hw = record.size_hw
         if size_hw is None and not record.problem:
             try:
-                size_hw = header_size(record.path)
+                size_hw = image_size(record.path)
             except ImageError as error:
-                record.problem = error.why
+                record.problem = f"{error.what}: {error.why}"
         if size_hw is None:
             return self.note("unreadable images", str(record.path))
         for found in record.objects:

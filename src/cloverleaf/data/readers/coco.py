@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,17 +123,26 @@ class CocoSplit:
     def with_line(self, location: Location) -> Location:
         """Find the line of the annotation or image by its id."""
         section, _, number = location.item.partition(" ")
-        if location.line is not None or section not in ("annotation", "image") or not number.lstrip("-").isdigit():
+        if location.line is not None or section not in _SECTIONS or not number.lstrip("-").isdigit():
             return location
-        text = location.file.read_bytes()
-        key = b'"annotations"' if section == "annotation" else b'"images"'
-        start = max(text.find(key), 0)
-        found = re.compile(rb'"id"\s*:\s*' + number.encode() + rb"\s*[,}\]]").search(text, start)
-        return (
-            location
-            if found is None
-            else Location(location.file, text.count(b"\n", 0, found.start()) + 1, location.item)
-        )
+        line = _lines(location.file, _SECTIONS[section]).get(int(number))
+        return Location(location.file, line, location.item)
+
+
+_SECTIONS = {"annotation": b'"annotations"', "image": b'"images"'}
+
+
+@lru_cache(maxsize=2)
+def _lines(file: Path, section: bytes) -> dict[int, int]:
+    """Line of each `"id": N` in one section of a COCO file, from one pass over its text."""
+    text = file.read_bytes()
+    edges = [found.start() for found in re.finditer(rb'"(?:images|annotations|categories)"\s*:', text)]
+    start = text.find(section)
+    stop = min((edge for edge in edges if edge > start), default=len(text))
+    found = [(int(match[1]), match.start()) for match in re.compile(rb'"id"\s*:\s*(-?\d+)').finditer(text, start, stop)]
+    breaks = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
+    lines = np.searchsorted(breaks, [position for _, position in found]) + 1
+    return dict(zip((number for number, _ in found), lines.tolist(), strict=True))
 
 
 class _Objects:

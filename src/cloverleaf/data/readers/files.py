@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cloverleaf.data.records import IMAGE_SUFFIXES
-from cloverleaf.errors import ImageError
 
 
 class Listing:
@@ -81,18 +80,3 @@ def digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         total.update(part)
     return total.hexdigest()
-
-
-def header_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image from its header, EXIF orientation considered; raises `ImageError`."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(
-            what=f"cannot read the header of {path}", why=str(error), fix="replace or remove the file"
-        ) from error
-    return (width, height) if turned else (height, width)

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from cloverleaf.data.readers.files import Listing, digest, folder_stamps, header_size, image_files, stamps
+from cloverleaf.data.image_io import image_size
+from cloverleaf.data.readers.files import Listing, digest, folder_stamps, image_files, stamps
 from cloverleaf.data.records import (
     Fault,
     Header,
@@ -117,9 +118,9 @@ class YoloSplit:
             record = ImageRecord(path, None, number, Location(labels if labels in listing else path))
             if path in listing:
                 try:
-                    record.size_hw = header_size(path)
+                    record.size_hw = image_size(path)
                 except ImageError as error:
-                    record.problem = error.why
+                    record.problem = f"{error.what}: {error.why}"
             if labels in listing:
                 record.objects = list(self._objects(labels, record.size_hw or (1, 1), report))
             yield record

@@ -1,0 +1,96 @@
+"""`cloverleaf data`: make, check, look at and convert datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Make, check, look at and convert datasets.")
+
+Source = Annotated[str, typer.Argument(help="A data.yaml, a COCO JSON or a folder (COCO, YOLO or Pascal VOC).")]
+Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; repeat for several.")]
+
+
+@app.command(epilog="Example: cloverleaf data check my-images --json check.json")
+def check(
+    source: Source,
+    split: Splits = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write every finding to this file.")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="Places shown for each kind of finding.")] = 3,
+    workers: Annotated[int, typer.Option(min=-1, help="Threads that decode images; -1: the CPUs at hand.")] = -1,
+) -> None:
+    """Look for faults in labels and images; exit code 1 if there are errors."""
+    import json
+
+    from rich.console import Console
+
+    from cloverleaf.data.check import check_dataset
+
+    report = check_dataset(source, split, workers=workers)
+    report.print(Console(), examples=examples)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
+    if report.verdict == "errors":
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: cloverleaf data stats my-images --output stats")
+def stats(
+    source: Source,
+    output: Annotated[Path, typer.Option(help="Folder for the pictures and stats.json.")] = Path("data-stats"),
+    split: Splits = None,
+) -> None:
+    """Draw class counts, box sizes and shapes, and a contact sheet of labelled images."""
+    from rich.console import Console
+
+    from cloverleaf.data.stats import write_stats
+
+    result = write_stats(source, output, split)
+    result.print(Console())
+
+
+@app.command(epilog="Example: cloverleaf data convert my-voc-images --to yolo --output my-yolo-images")
+def convert(
+    source: Source,
+    to: Annotated[str, typer.Option(help="coco, yolo or voc.")],
+    output: Annotated[Path, typer.Option(help="A new folder.")],
+    copy_images: Annotated[
+        bool, typer.Option("--copy-images/--link", help="Copy the image files, or make symbolic links.")
+    ] = True,
+    segments: Annotated[
+        bool | None,
+        typer.Option("--segments/--boxes", help="YOLO: write outlines or boxes; by default whichever loses nothing."),
+    ] = None,
+    split: Splits = None,
+) -> None:
+    """Write a dataset in another format and say what that format cannot carry."""
+    from cloverleaf.data.convert import convert_dataset
+
+    report = convert_dataset(source, to, output, copy_images=copy_images, segments=segments, splits=split)
+    for name, count in report.images.items():
+        typer.echo(f"{name}: {count:,} images, {report.objects[name]:,} objects")
+    for what, count in report.lost.items():
+        typer.echo(f"not carried over: {count:,} {what}")
+    typer.echo(f"use it with --data {report.path}")
+
+
+@app.command(epilog="Example: cloverleaf data make shapes --output data/shapes")
+def make(
+    name: Annotated[str, typer.Argument(help="Which embedded dataset: shapes.")],
+    output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/shapes"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    images: Annotated[int, typer.Option(min=1, help="Images over all splits.")] = 600,
+    size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 320,
+) -> None:
+    """Draw an embedded dataset from a seed."""
+    from cloverleaf.errors import ConfigError, suggest
+
+    if name != "shapes":
+        raise ConfigError(what=f"no embedded dataset {name!r}", fix=suggest(name, ["shapes"]))
+    from cloverleaf.data.procedural import make_shapes
+
+    path = make_shapes(output, seed=seed, images=images, size=size)
+    typer.echo(f"{images} images in {output}; use it with --data {path}")
