@@ -37,7 +37,7 @@ def draw_detections(image: Pixels, detections: Detections, *, scores: bool = Tru
     found = detections.to_supervision()
     found.xyxy *= np.array([width / detections.image_hw[1], height / detections.image_hw[0]] * 2, np.float32)
     side = float(np.sqrt(height * width))
-    thickness = max(1, round(side / 400))
+    thickness = max(1, round(side / 320))
     text_scale = max(0.35, side / 1600)
     palette, text_palette = _palettes(sv)
     sv.BoxAnnotator(color=palette, thickness=thickness).annotate(canvas, found)
@@ -45,14 +45,26 @@ def draw_detections(image: Pixels, detections: Detections, *, scores: bool = Tru
         f"{name} {score:.2f}" if scores else name
         for name, score in zip(detections.names, detections.scores.tolist(), strict=True)
     ]
+    text_thickness, padding = max(1, round(text_scale * 1.5)), max(2, round(text_scale * 6))
+    sizes = [cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, text_scale, text_thickness)[0] for text in texts]
+    found.xyxy = _label_corners(found.xyxy, np.array(sizes) + 2 * padding, width)
     sv.LabelAnnotator(
         color=palette,
         text_color=text_palette,
         text_scale=text_scale,
-        text_thickness=max(1, round(text_scale * 1.5)),
-        text_padding=max(2, round(text_scale * 6)),
+        text_thickness=text_thickness,
+        text_padding=padding,
     ).annotate(canvas, found, labels=texts)
     return cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB)
+
+
+def _label_corners(xyxy: npt.NDArray[Any], sizes_wh: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
+    """Boxes ``(n, 4)`` moved so that a label of its size, standing on the upper left corner, stays in the picture."""
+    moved = xyxy.copy()
+    moved[:, 0] = np.clip(moved[:, 0], 0, np.maximum(width - sizes_wh[:, 0], 0))
+    moved[:, 1] = np.maximum(moved[:, 1], sizes_wh[:, 1])
+    moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
+    return moved
 
 
 def _palettes(sv: Any) -> tuple[Any, Any]:
