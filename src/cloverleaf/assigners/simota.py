@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cloverleaf.assigners.anchor_ratio import find_candidates
-from cloverleaf.ops.boxes import cxcywh_to_xyxy
+from cloverleaf.ops.boxes import box_area, cxcywh_to_xyxy
 from cloverleaf.ops.cells import decode_in_cells, gather_cells
 from cloverleaf.structures import AnchorAssignment, Targets
 
@@ -67,7 +67,7 @@ class SimOtaAssigner:
             wanted_xyxy = wanted_xyxy * wanted_xyxy.new_tensor([size_hw[0] / size_hw[1], 1.0] * 2)
         iou = _pair_iou(wanted_xyxy, slots.table(boxes), targets.image_index)  # (T, N), 0 in empty slots
         iou.masked_fill_(slots.empty[targets.image_index], 0.0)
-        cost = _class_cost(slots.table(raw[:, 4:]), targets) - _IOU_WEIGHT * (iou + 1e-8).log_()
+        cost = _class_cost(raw[:, 4:], slots, targets) - _IOU_WEIGHT * (iou + 1e-8).log_()
         cost.nan_to_num_(nan=torch.finfo(cost.dtype).max).masked_fill_(slots.empty[targets.image_index], torch.inf)
 
         taker = self._match(iou, cost, slots, targets)  # (B * N,), -1 where nobody takes the slot
@@ -78,15 +78,12 @@ class SimOtaAssigner:
 
     def _match(self, iou: Tensor, cost: Tensor, slots: _Slots, targets: Targets) -> Tensor:
         """The target that takes each slot, ``(B * N,)``, -1 for none."""
-        width = cost.shape[1]
-        top = min(self.top_candidates, width)
+        top = min(self.top_candidates, cost.shape[1])
         k = iou.topk(top, dim=1).values.sum(1).long().clamp_(min=1)
-        column = _smallest(cost, top)  # (T, top)
-        takes = torch.arange(top, device=cost.device) < k[:, None]
-        slot = targets.image_index[:, None] * width + column
-        takes &= ~slots.empty.flatten()[slot]
-        target, rank = takes.nonzero(as_tuple=True)
-        slot = slot[target, rank]
+        target, column = _smallest(cost, k, top)
+        slot = targets.image_index[target] * cost.shape[1] + column
+        real = ~slots.empty.flatten()[slot]
+        target, slot = target[real], slot[real]
 
         taker = torch.full((slots.empty.numel(),), -1, device=cost.device)
         taker[slot] = target
@@ -125,16 +122,16 @@ def _predicted_boxes(raw: Tensor, cells: AnchorAssignment, anchors_px: Tensor, s
 
 def _pair_iou(target_xyxy: Tensor, predicted_xyxy: Tensor, image_index: Tensor) -> Tensor:
     """IoU of every target ``(T, 4)`` with the predictions ``(B, N, 4)`` of its image: ``(T, N)``."""
-    x1, y1, x2, y2 = (side.index_select(0, image_index) for side in predicted_xyxy.unbind(-1))
+    sides = torch.cat((predicted_xyxy, box_area(predicted_xyxy)[..., None]), -1).permute(2, 0, 1).contiguous()
+    x1, y1, x2, y2, area = (side.index_select(0, image_index) for side in sides)  # rows of whole images: block copies
     left, top, right, bottom = target_xyxy[:, :, None].unbind(1)
-    area = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)
     width = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
     height = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
     overlap = width.mul_(height)
-    return overlap / area.sub_(overlap)
+    return overlap / area.add_(box_area(target_xyxy)[:, None]).sub_(overlap)
 
 
-def _class_cost(logits: Tensor, targets: Targets) -> Tensor:
+def _class_cost(logits: Tensor, slots: _Slots, targets: Targets) -> Tensor:
     """Binary cross-entropy of q = sqrt(class * objectness) with the one-hot class of each target.
 
     Summed over classes this is one sum per candidate, as if no class were right, and a correction by the target's
@@ -142,31 +139,36 @@ def _class_cost(logits: Tensor, targets: Targets) -> Tensor:
     saturated logits cost much, but not infinitely much.
 
     Args:
-        logits: ``(B, N, 1 + K)``, objectness first.
+        logits: ``(n, 1 + K)`` of the candidates, objectness first.
+        slots: their layout.
         targets: T targets.
 
     Returns:
         ``(T, N)``.
     """
     log_q = torch.nn.functional.logsigmoid(logits)
-    log_q = ((log_q[..., 1:] + log_q[..., :1]) / 2).clamp_(min=_SMALLEST_LOG)
+    log_q = ((log_q[:, 1:] + log_q[:, :1]) / 2).clamp_(min=_SMALLEST_LOG)
     log_not_q = torch.log1p(-log_q.exp().clamp_(max=_LARGEST_PROBABILITY))
-    base = -log_not_q.sum(-1)  # (B, N)
-    correction = (log_not_q - log_q).mT.contiguous()  # (B, K, N)
+    base = slots.table(-log_not_q.sum(-1, keepdim=True))[..., 0]  # (B, N)
+    correction = slots.table(log_not_q.sub_(log_q)).mT.contiguous()  # (B, K, N)
     rows = targets.image_index * correction.shape[1] + targets.labels
-    return correction.flatten(0, 1).index_select(0, rows) + base.index_select(0, targets.image_index)
+    return correction.flatten(0, 1).index_select(0, rows).add_(base.index_select(0, targets.image_index))
 
 
-def _smallest(cost: Tensor, k: int) -> Tensor:
-    """Columns of the k least costs of each row, ascending, equal costs in column order: ``(T, N)`` to ``(T, k)``.
+def _smallest(cost: Tensor, k: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """(row, column) of the ``k[i]`` least costs of each row i of ``(T, N)``, by row and then column; all k <= top.
 
-    `torch.topk` promises nothing about ties, and they are common: several objects propose the same cell. Cost and
-    column are therefore packed into one integer, all of which differ.
+    Of equal costs the first columns are taken. `torch.topk` promises nothing about that, and equal costs are common,
+    because several objects propose the same cell; so it only supplies the k-th value.
     """
-    bits = cost.contiguous().view(torch.int32)
-    ascending = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()  # the order of integers is that of the floats
-    keys = (ascending << 32) | torch.arange(cost.shape[1], device=cost.device)
-    return keys.topk(k, dim=1, largest=False).values & 0xFFFFFFFF
+    kth = cost.topk(top, dim=1, largest=False).values.gather(1, k[:, None] - 1)
+    row, column = (cost <= kth).nonzero(as_tuple=True)
+    equal = cost[row, column] == kth[row, 0]
+    total, total_equal = row.bincount(minlength=len(k)), row[equal].bincount(minlength=len(k))
+    wanted_equal = k - (total - total_equal)
+    rank = equal.cumsum(0) - (total_equal.cumsum(0) - total_equal)[row]  # 1 for the first equal cost of a row
+    taken = ~equal | (rank <= wanted_equal[row])
+    return row[taken], column[taken]
 
 
 def _cheapest_target(cost: Tensor, slots: Tensor, targets: Targets) -> Tensor:
