@@ -1,4 +1,4 @@
-"""The backbone of YOLOv7-tiny (arXiv 2207.02696; layer table in docs/fidelity.md): a stem and four ELAN stages."""
+"""The backbone of YOLOv7-tiny (arXiv 2207.02696 and its published implementation): a stem and four ELAN stages."""
 
 from __future__ import annotations
 

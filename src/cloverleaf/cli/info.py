@@ -95,7 +95,7 @@ def _print(spec: DetectorSpec, metadata: WeightsMetadata | None, forms: dict[str
     cost = forms[spec.form]
     height, width = cost.size_hw
     stages = Table(title=f"{spec.name}, {spec.num_classes} classes, {height} x {width} input, {spec.form} form")
-    for column in ("stage", "type", "C x H x W", "stride", "parameters", "GFLOPs"):
+    for column in ("stage", "type", "CxHxW", "stride", "parameters", "GFLOPs"):
         left = column in ("stage", "type")
         stages.add_column(column, justify="left" if left else "right", no_wrap=column != "type")
     part = ""
@@ -103,7 +103,7 @@ def _print(spec: DetectorSpec, metadata: WeightsMetadata | None, forms: dict[str
         if part and not stage.name.startswith(part):
             stages.add_section()
         part = stage.name.split(".")[0]
-        shape = " x ".join(map(str, stage.shape))
+        shape = "x".join(map(str, stage.shape))
         gflops = f"{stage.flops / 1e9:.3f}"
         stages.add_row(stage.name, stage.type, shape, str(stage.stride), f"{stage.params:,}", gflops)
     console.print(stages)
