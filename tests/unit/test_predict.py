@@ -18,6 +18,7 @@ from cloverleaf.cli.predict import predict
 from cloverleaf.errors import CheckpointError, ConfigError, DataError, ImageError
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.metadata import WeightsMetadata
+from cloverleaf.predict import sources
 from cloverleaf.predict.draw import draw_detections
 from cloverleaf.predict.predictor import Predictor, resolve_classes
 from cloverleaf.predict.results import ResultFolder, new_folder
@@ -270,3 +271,19 @@ def test_command_fails_when_nothing_could_be_read(media: Path, weights: Path, tm
     assert result.exit_code == 1 and isinstance(result.exception, DataError)
     assert isinstance(run(media, "-w", weights, "--classes", "kiwi").exception, ConfigError)
     assert run(media).exit_code == 2
+
+
+def test_a_picture_too_large_to_decode_whole_is_read_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = (333, 101, 777, 399)
+    cv2.imwrite(str(tmp_path / "large.jpg"), square_image((601, 1203), box))
+    monkeypatch.setattr(sources, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(sources, "REDUCED_SIDE", 400)
+    picture = sources.read_picture(tmp_path / "large.jpg")
+    assert max(picture.pixels.shape) == 400 and picture.original_hw == (601, 1203)
+    found = Predictor(SquareFinder()).detect([picture])[0]  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.xyxy[0], box, atol=4)
+    drawn = ResultFolder(tmp_path).save_picture(picture, found)
+    assert drawn.name == "large.jpg" and cv2.imread(str(drawn)).shape[1] == 400
+    ResultFolder(tmp_path).save_crops(picture, found)
+    crop = cv2.imread(str(tmp_path / "crops" / "square" / "large.jpg"))
+    assert crop.mean() > 230 and abs(crop.shape[1] - (box[2] - box[0]) / 3) <= 3

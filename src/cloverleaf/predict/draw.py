@@ -41,10 +41,9 @@ def draw_detections(image: Pixels, detections: Detections, *, scores: bool = Tru
     text_scale = max(0.35, side / 1600)
     palette, text_palette = _palettes(sv)
     sv.BoxAnnotator(color=palette, thickness=thickness).annotate(canvas, found)
-    texts = [
-        f"{name} {score:.2f}" if scores else name
-        for name, score in zip(detections.names, detections.scores.tolist(), strict=True)
-    ]
+    texts = [_writable(name) or f"class {label}" for _, _, label, name in detections]
+    if scores:
+        texts = [f"{text} {score:.2f}" for text, score in zip(texts, detections.scores.tolist(), strict=True)]
     text_thickness, padding = max(1, round(text_scale * 1.5)), max(2, round(text_scale * 6))
     sizes = [cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, text_scale, text_thickness)[0] for text in texts]
     found.xyxy = _label_corners(found.xyxy, np.array(sizes) + 2 * padding, width)
@@ -56,6 +55,13 @@ def draw_detections(image: Pixels, detections: Detections, *, scores: bool = Tru
         text_padding=padding,
     ).annotate(canvas, found, labels=texts)
     return cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB)
+
+
+def _writable(text: str) -> str:
+    """``text`` where OpenCV can write it (before version 5 only ASCII), else nothing."""
+    import cv2
+
+    return text if text.isascii() or int(cv2.__version__.split(".")[0]) >= 5 else ""
 
 
 def _label_corners(xyxy: npt.NDArray[Any], sizes_wh: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:

@@ -191,11 +191,11 @@ def evaluate_model(
     """Judge a model in memory.
 
     Args:
-        model: the detector, on ``device``; it is put into evaluation mode and back.
+        model: the detector; it is moved to ``device``, put into evaluation mode and back.
         index: the images and the ground truth.
         data: image size, batch size, workers, rectangular batches.
         config: thresholds; None takes the published ones.
-        device: where the model is.
+        device: where the model runs.
         batch_size, workers: in place of those of ``data``.
         precision: of the network.
         category_ids: category of the dataset per label of the model; None when the labels are the dataset's.
@@ -218,6 +218,7 @@ def evaluate_model(
 
         settings = data if workers is None else replace(data, workers=workers)
         loader = build_eval_loader(index, settings, stride=model.max_stride, batch_size=batch_size or data.batch_size)
+    model.to(target)
     detections, speed = detect_batches(model, loader, config, categories, target, precision)
     evaluator = evaluator or CocoEvaluator(index.to_coco())
     evaluator.reset()
