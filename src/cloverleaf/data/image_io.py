@@ -37,6 +37,7 @@ _REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _HEADER_BYTES = 1 << 17
+_MAGIC = (b"\xff\xd8\xff", b"\x89PN")  # JPEG, PNG
 
 
 def read_image(source: Source) -> Pixels:
@@ -116,7 +117,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         with Path(path).open("rb") as file:
             data = file.read(_HEADER_BYTES)
             header = parse_header(data)
-            if header is None and data[:2] in (b"\xff\xd8", b"\x89P"):
+            if header is None and data[:3] in _MAGIC:
                 data += file.read()
                 header = parse_header(data)
     except OSError as error:
@@ -206,6 +207,8 @@ def _check_pixels(name: str, size_hw: tuple[int, int], factor: int = 1) -> None:
 
 def _decode(name: str, data: bytes, header: ImageHeader | None, factor: int) -> Pixels:
     if header is None:
+        if data[:3] in _MAGIC:
+            raise ImageError(f"{name} is truncated", "its header is not whole", "copy it again")
         return _read_with_pillow(name, data)
     _check_pixels(name, header.size_hw, factor)
     if not is_complete(data, header):

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from cloverleaf.data.config import AugmentConfig
 from cloverleaf.data.image_io import read_resized
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.transforms.colour import draw_hsv, jitter_hsv
-from cloverleaf.data.transforms.geometry import draw_perspective, flip, letterbox_sample, move, warp
+from cloverleaf.data.transforms.geometry import PerspectiveDraw, draw_perspective, flip, letterbox_sample, move, warp
 from cloverleaf.data.transforms.mixing import (
     draw_mosaic4_centre,
     draw_mosaic9_offset,
@@ -87,9 +85,7 @@ def load_sample(
         original_hw=original_hw,
     )
     sides = sample.boxes_xyxy[:, 2:] - sample.boxes_xyxy[:, :2]
-    keep = (sides > 0).all(axis=1)
-    if augmenting:
-        keep &= ~objects.crowd
+    keep = np.all(sides > 0, axis=1) & ~(objects.crowd & augmenting)
     if not keep.all():
         sample = select(sample, keep)
     return move(sample, (image.shape[1] / width, image.shape[0] / height, 0.0, 0.0))
@@ -151,7 +147,7 @@ class TrainPolicy:
             sample = warp(letterbox_sample(self.load(i), size), self._draw_perspective(rng), (size, size))
         if augment.hsv_h or augment.hsv_s or augment.hsv_v:
             sample = jitter_hsv(sample, draw_hsv(rng, (augment.hsv_h, augment.hsv_s, augment.hsv_v)))
-        if rng.random() < augment.paste_in:
+        if rng.random() < augment.paste_in and self.index.has_polygons:
             donors = self._draw_donors(rng)
             sample = paste_in(sample, donors, draw_paste_slots(rng, sample.size_hw))
         vertical, horizontal = rng.random() < augment.flipud, rng.random() < augment.fliplr
@@ -178,7 +174,7 @@ class TrainPolicy:
             sample = copy_paste(sample, draw_copy_paste(rng, sample, self.augment.copy_paste))
         return warp(sample, self._draw_perspective(rng), (size, size))
 
-    def _draw_perspective(self, rng: np.random.Generator) -> Any:
+    def _draw_perspective(self, rng: np.random.Generator) -> PerspectiveDraw:
         a = self.augment
         return draw_perspective(
             rng, degrees=a.degrees, translate=a.translate, scale=a.scale, shear=a.shear, perspective=a.perspective
@@ -196,11 +192,3 @@ class TrainPolicy:
             if not donors or len(donors) >= _WANTED_DONORS:
                 break
         return donors
-
-
-def without_geometry(augment: AugmentConfig) -> AugmentConfig:
-    """The same colours without mosaic, mixing or movement; useful to look at the bare samples."""
-    return replace(
-        augment, mosaic=0.0, mixup=0.0, copy_paste=0.0, paste_in=0.0, degrees=0.0, translate=0.0, scale=0.0, shear=0.0,
-        perspective=0.0, flipud=0.0, fliplr=0.0,
-    )  # fmt: skip

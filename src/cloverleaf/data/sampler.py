@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -79,11 +80,11 @@ class TrainBatchSampler(Sampler[list[Key]]):
         return full + (left > 0 and not alone)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        keys = list(self.sampler)
-        count = self._count(len(keys))
-        for number in range(count):
-            start = number * self.batch_size
-            yield keys[start : start + self.batch_size] if number < count - 1 else keys[start:]
+        keys = iter(self.sampler)
+        for _ in range(self._count(len(self.sampler) - self.sampler.start) - 1):
+            yield list(itertools.islice(keys, self.batch_size))
+        if last := list(keys):
+            yield last
 
 
 class EvalBatchSampler(Sampler[list[int]]):

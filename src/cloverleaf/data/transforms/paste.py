@@ -35,19 +35,18 @@ def copy_paste(sample: Sample, chosen: npt.NDArray[np.intp]) -> Sample:
     """Mirror the chosen objects to the other side of the image where that covers < 30 % of every object."""
     if sample.polygons is None or not len(chosen):
         return sample
-    image, width = sample.image.copy(), sample.size_hw[1]
+    image, flipped, width = sample.image.copy(), cv2.flip(sample.image, 1), sample.size_hw[1]
     parts = [sample]
     boxes = sample.boxes_xyxy
+    sign, offset = np.array([-1, 1], np.float32), np.array([width, 0], np.float32)
     for index in chosen.tolist():
         x1, y1, x2, y2 = sample.boxes_xyxy[index].tolist()
         box = np.array([[width - x2, y1, width - x1, y2]], np.float32)
         if cover(box[0], boxes).max(initial=0) >= _MAX_COVER:
             continue
-        mirror = outlines.map_points(
-            [sample.polygons[index]], lambda p: p * np.float32([-1, 1]) + np.float32([width, 0])
-        )
+        mirror = outlines.map_points([sample.polygons[index]], lambda points: points * sign + offset)
         mask = outlines.fill_mask(mirror[0], sample.size_hw)
-        cv2.copyTo(cv2.flip(sample.image, 1), mask, image)
+        cv2.copyTo(flipped, mask, image)
         parts.append(replace(select(sample, np.array([index])), boxes_xyxy=box, polygons=mirror))
         boxes = np.concatenate([boxes, box])
     return replace(join(image, parts), letterbox=sample.letterbox)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from cloverleaf.structures import Polygons
 Points = npt.NDArray[np.float32]
 
 
-def map_points(polygons: Sequence[Polygons], function: Callable[[Points], Points]) -> tuple[Polygons, ...]:
+def map_points(polygons: Sequence[Polygons], function: Callable[[Points], npt.NDArray[Any]]) -> tuple[Polygons, ...]:
     """Apply ``function`` ((P, 2) -> (P, 2)) once to the points of all objects."""
     rings = [ring for rings in polygons for ring in rings]
     if not rings:
@@ -70,13 +71,18 @@ def _clip_ring(ring: Points, window_xyxy: tuple[float, float, float, float]) -> 
             continue
         if not kept.any():
             return None
-        following, ahead = np.roll(ring, -1, axis=0), np.roll(distance, -1)
-        crosses = kept != (ahead >= 0)
-        span = np.where(crosses, distance - ahead, 1)
-        crossing = ring + (following - ring) * (distance / span)[:, None]
-        crossing[:, axis] = limit
-        both = np.stack([ring, crossing], axis=1).reshape(-1, 2)
-        ring = both[np.stack([kept, crosses], axis=1).reshape(-1)].astype(np.float32, copy=False)
+        turn = np.arange(1, len(ring) + 1)
+        turn[-1] = 0
+        following, ahead = ring[turn], distance[turn]
+        crosses = kept != kept[turn]
+        share = distance / np.where(crosses, distance - ahead, np.float32(1))
+        both = np.empty((len(ring), 2, 2), np.float32)
+        both[:, 0] = ring
+        both[:, 1] = ring + (following - ring) * share[:, None]
+        both[:, 1, axis] = limit
+        wanted = np.empty((len(ring), 2), bool)
+        wanted[:, 0], wanted[:, 1] = kept, crosses
+        ring = both[wanted]
     return ring if len(ring) >= 3 else None
 
 
