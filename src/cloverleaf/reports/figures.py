@@ -1,0 +1,301 @@
+"""Figures of a training run and of a dataset, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cloverleaf.data.index import DetectionIndex
+from cloverleaf.reports.style import COLOURS, INK, MUTED, SEQUENTIAL, colour, figure, printable
+
+Floats = npt.NDArray[np.floating[Any]]
+_MOST_CLASSES = 40  # bars that still can be read
+_MOST_LINES = 8  # lines that still can be told apart
+
+
+def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Training losses, AP and learning rate over the epochs.
+
+    Args:
+        results: rows of ``results.csv``, as numbers or as text; missing values may be None, "" or absent. Every
+            ``train/...`` column is a loss; ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl`` and ``lr`` are known.
+        path: the PNG to write.
+    """
+    epochs = _column(results, "epoch")
+    if not len(epochs) or np.isnan(epochs).all():
+        epochs = np.arange(1.0, len(results) + 1)
+    losses = sorted({key for row in results for key in row if key.startswith("train/")}, key=_loss_order)
+    with figure(path, 11, 5.6) as drawing:
+        top, bottom = drawing.subfigures(2, 1)
+        axes = top.subplots(1, max(len(losses), 1), squeeze=False)[0]
+        for k, (axis, key) in enumerate(zip(axes, losses, strict=False)):
+            _line(axis, epochs, _column(results, key), colour=colour(k))
+            axis.set_title(f"Training loss: {key.removeprefix('train/')}")
+            axis.set_ylim(bottom=0)
+        left, middle, right = bottom.subplots(1, 3)
+        _ap_axis(left, epochs, results, {"AP": "AP 50-95", "AP50": "AP50", "AP75": "AP75"}, "Average precision")
+        best = _column(results, "AP")
+        if np.isfinite(best).any():
+            at = int(np.nanargmax(best))
+            left.plot(epochs[at], best[at], "o", color=INK, markersize=5, zorder=5)
+            left.annotate(
+                f"{best[at]:.3f}", (epochs[at], best[at]), (0, 6), textcoords="offset points", ha="center", fontsize=8
+            )
+        _ap_axis(
+            middle, epochs, results, {"APs": "small", "APm": "medium", "APl": "large"}, "AP by object size", first=3
+        )
+        _line(right, epochs, _column(results, "lr"), colour=MUTED)
+        right.set_title("Learning rate at the end of the epoch")
+        right.set_ylim(bottom=0)
+        for axis in (*axes, left, middle, right):
+            axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _loss_order(key: str) -> tuple[int, str]:
+    known = ("train/box", "train/obj", "train/cls")
+    return (known.index(key) if key in known else len(known), key)
+
+
+def _column(results: Sequence[Mapping[str, Any]], key: str) -> npt.NDArray[np.float64]:
+    """One column as floats, NaN where it is missing."""
+    values = [row.get(key) for row in results]
+    return np.array([np.nan if value is None or value == "" else float(value) for value in values], dtype=np.float64)
+
+
+def _line(axis: Any, x: Floats, y: Floats, *, colour: str, label: str | None = None) -> None:
+    known = np.isfinite(y) & np.isfinite(x)
+    axis.plot(x[known], y[known], color=colour, label=label, marker="o" if known.sum() < 3 else None, markersize=4)
+
+
+def _ap_axis(
+    axis: Any,
+    epochs: Floats,
+    results: Sequence[Mapping[str, Any]],
+    lines: Mapping[str, str],
+    title: str,
+    *,
+    first: int = 0,
+) -> None:
+    for k, (key, label) in enumerate(lines.items()):
+        _line(axis, epochs, _column(results, key), colour=colour(first + k), label=label)
+    axis.set_title(title)
+    axis.set_ylim(0, None)
+    if axis.get_ylim()[1] < 0.1:
+        axis.set_ylim(0, 0.1)
+    axis.legend(loc="best")
+
+
+def plot_labels(index: DetectionIndex, path: Path) -> None:
+    """What a split's labels look like: objects per class, where they are, their shapes and their sizes.
+
+    Args:
+        index: the split; only its arrays are read, no image is opened.
+        path: the PNG to write.
+    """
+    boxes = np.asarray(index.boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    labels = np.asarray(index.labels)
+    counts = np.diff(np.asarray(index.object_offsets, dtype=np.int64)).astype(np.int64)
+    sizes_wh = np.repeat(np.asarray(index.sizes_hw)[:, ::-1], counts, axis=0).astype(np.float64)
+    wh = boxes[:, 2:] - boxes[:, :2]
+    with figure(path, 11, 7.4) as drawing:
+        (classes, centres), (shapes, sides) = drawing.subplots(2, 2)
+        _class_counts(classes, labels, index.names)
+        drawing.suptitle(f"{len(boxes):,} objects in {len(counts):,} images", x=0.01, ha="left", fontweight="bold")
+        _heat(centres, (boxes[:, :2] + boxes[:, 2:]) / 2 / np.maximum(sizes_wh, 1), "Where the objects' centres are")
+        centres.set_xlabel("x / image width")
+        centres.set_ylabel("y / image height")
+        centres.invert_yaxis()
+        _heat(shapes, wh / np.maximum(sizes_wh, 1), "Width and height of the boxes")
+        shapes.set_xlabel("width / image width")
+        shapes.set_ylabel("height / image height")
+        _side_histogram(sides, np.asarray(index.areas, dtype=np.float64))
+
+
+def _class_counts(axis: Any, labels: npt.NDArray[Any], names: Sequence[str]) -> None:
+    counts = np.bincount(labels, minlength=len(names))
+    order = np.argsort(-counts, kind="stable")[:_MOST_CLASSES]
+    shown = printable(list(names))
+    axis.barh(np.arange(len(order)), counts[order], color=COLOURS[0], height=0.72)
+    axis.set_yticks(np.arange(len(order)), [shown[k] for k in order], fontsize=9 if len(order) <= 20 else 6)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    rest = len(names) - len(order)
+    axis.set_title("Objects per class" + (f" (the {len(order)} most frequent of {len(names)})" if rest > 0 else ""))
+    if len(order) <= 20:
+        axis.bar_label(axis.containers[0], labels=[f"{counts[k]:,}" for k in order], padding=3, fontsize=8, color=MUTED)
+        axis.margins(x=0.12)
+
+
+def _heat(axis: Any, points: Floats, title: str) -> None:
+    """Two-dimensional histogram of points in the unit square; the colour is the square root of the count."""
+    bins = int(np.clip(np.sqrt(len(points)), 12, 48))
+    histogram = np.histogram2d(points[:, 1], points[:, 0], bins=bins, range=[[0, 1], [0, 1]])[0]
+    shown = np.ma.masked_equal(np.sqrt(histogram), 0)
+    axis.imshow(shown, cmap=SEQUENTIAL, extent=(0, 1, 0, 1), origin="lower", aspect="auto")
+    axis.set_title(title)
+    axis.grid(visible=False)
+
+
+def _side_histogram(axis: Any, areas: Floats) -> None:
+    """Object sizes on a log scale with COCO's three classes of size."""
+    side = np.sqrt(np.maximum(areas, 1))
+    if len(side):
+        bins = np.geomspace(max(side.min(), 1) * 0.95, side.max() * 1.05, 40)
+        axis.hist(side, bins=bins, color=COLOURS[0])
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    edges = [low, 32.0, 96.0, high]
+    for k, name in enumerate(("small", "medium", "large")):
+        inside = (
+            ((side >= (edges[k] if k else 0)) & (side < (edges[k + 1] if k < 2 else np.inf))).mean() if len(side) else 0
+        )
+        if edges[k] < edges[k + 1]:
+            middle = np.sqrt(max(edges[k], low) * min(edges[k + 1], high))
+            axis.text(
+                middle,
+                1.0,
+                f"{name} {inside:.0%}",
+                transform=axis.get_xaxis_transform(),
+                ha="center",
+                va="bottom",
+                fontsize=8.5,
+            )
+    for edge in (32, 96):
+        if low < edge < high:
+            axis.axvline(edge, color=MUTED, linestyle="--", linewidth=1)
+    axis.set_xlim(low, high)
+    ticks = [tick for tick in (4, 8, 16, 32, 64, 96, 192, 384, 768, 1536) if low <= tick <= high]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("square root of the object's area, pixels of the stored image")
+    axis.set_title("Object sizes", pad=20)
+
+
+def plot_pr_curves(
+    recall: Floats, precision: Floats, names: Sequence[str], path: Path, *, ap50: Floats | None = None
+) -> None:
+    """Precision over recall at IoU 0.5.
+
+    Args:
+        recall: (G,) in [0, 1].
+        precision: (K, G); rows of classes without objects are NaN.
+        names: K class names.
+        path: the PNG to write.
+        ap50: (K,) AP50 of each class for the legend.
+    """
+    with figure(path, 7.4, 4.6) as drawing:
+        axis = drawing.subplots()
+        notes = None if ap50 is None else [f"{value:.3f}" if np.isfinite(value) else "-" for value in ap50]
+        rows = np.asarray(precision, dtype=np.float64).reshape(len(names), -1)
+        _class_lines(axis, recall, rows, names, _highlighted(rows), notes)
+        _legend_beside(axis)
+        axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        axis.set_title("Precision and recall at IoU 0.5" + ("" if ap50 is None else " (legend: AP50)"))
+
+
+def plot_confidence_curves(
+    confidence: Floats,
+    precision: Floats,
+    recall: Floats,
+    f1: Floats,
+    names: Sequence[str],
+    path: Path,
+    *,
+    best_confidence: float | None = None,
+) -> None:
+    """Precision, recall and F1 over the confidence threshold.
+
+    Args:
+        confidence: (G,) thresholds.
+        precision, recall, f1: (K, G); rows of classes without objects are NaN.
+        names: K class names.
+        path: the PNG to write.
+        best_confidence: threshold to mark, the one with the best mean F1.
+    """
+    highlighted = _highlighted(np.asarray(f1, dtype=np.float64).reshape(len(names), -1))
+    with figure(path, 12, 4.2) as drawing:
+        for k, (axis, values, title) in enumerate(
+            zip(
+                drawing.subplots(1, 3, sharey=True), (precision, recall, f1), ("Precision", "Recall", "F1"), strict=True
+            )
+        ):
+            rows = np.asarray(values, dtype=np.float64).reshape(len(names), -1)
+            _class_lines(axis, confidence, rows, names, highlighted)
+            axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence threshold")
+            axis.set_title(title)
+            if best_confidence is not None and np.isfinite(best_confidence):
+                axis.axvline(best_confidence, color=MUTED, linestyle="--", linewidth=1)
+                if k == 2:
+                    axis.text(best_confidence + 0.01, 0.02, f"best F1 at {best_confidence:.2f}", fontsize=8, color=INK)
+        _legend_beside(axis)
+
+
+def _highlighted(rows: Floats) -> list[int]:
+    """Classes whose lines get a colour: all while they can be told apart, else the two best and the two worst."""
+    means = np.array([np.nan if np.isnan(row).all() else np.nanmean(row) for row in rows])
+    order = [int(k) for k in np.argsort(-means, kind="stable") if not np.isnan(means[k])]
+    return sorted(order) if len(order) <= _MOST_LINES else order[:2] + order[-2:]
+
+
+def _class_lines(
+    axis: Any,
+    x: Floats,
+    rows: Floats,
+    names: Sequence[str],
+    highlighted: Sequence[int],
+    notes: Sequence[str] | None = None,
+) -> None:
+    """One line per class, the highlighted ones in colours, and the mean of all in black."""
+    shown = printable(list(names))
+    present = [int(k) for k in np.flatnonzero(~np.isnan(rows).all(1))]
+    for k in present:
+        if k not in highlighted:
+            axis.plot(x, rows[k], color=MUTED, alpha=0.3, linewidth=1.0)
+    for number, k in enumerate(highlighted):
+        label = f"{shown[k]} {notes[k]}" if notes else shown[k]
+        axis.plot(x, rows[k], color=colour(number), linewidth=1.4, label=label)
+    if present:
+        label = f"mean of {len(present)} classes"
+        axis.plot(x, np.nanmean(rows[present], axis=0), color=INK, linewidth=2.6, label=label)
+
+
+def _legend_beside(axis: Any) -> None:
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+
+
+def plot_confusion(counts: npt.NDArray[Any], names: Sequence[str], path: Path) -> None:
+    """What the objects of each class were taken for.
+
+    Args:
+        counts: (K + 1, K + 1); rows are true classes, columns detected ones, background (missed, or detected where
+            nothing is) last in both.
+        names: K class names.
+        path: the PNG to write.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    total = len(counts)
+    rows = [*printable(list(names)), "background"]
+    side = min(max(3.6, 0.42 * total + 2), 16)
+    font = 8.5 if total <= 26 else max(3.5, 220 / total)
+    with figure(path, side + 1.4, side) as drawing:
+        axis = drawing.subplots()
+        image = axis.imshow(np.ma.masked_equal(shares, 0), cmap=SEQUENTIAL, vmin=0, vmax=1)
+        axis.set_xticks(range(total), [*rows[:-1], "missed"], rotation=90, fontsize=font)
+        axis.set_yticks(range(total), rows, fontsize=font)
+        axis.grid(visible=False)
+        axis.set(xlabel="detected as", ylabel="true class")
+        axis.axhline(total - 1.5, color=MUTED, linewidth=1)
+        axis.axvline(total - 1.5, color=MUTED, linewidth=1)
+        axis.set_title("Confusion: share of each row, with counts" if total <= 26 else "Confusion: share of each row")
+        if total <= 26:
+            for i, j in zip(*np.nonzero(counts), strict=True):
+                tone = "white" if shares[i, j] > 0.55 else INK
+                axis.text(j, i, f"{int(counts[i, j])}", ha="center", va="center", fontsize=7, color=tone)
+        drawing.colorbar(image, ax=axis, shrink=0.6, format=lambda share, _: f"{share:.0%}")

@@ -1,0 +1,294 @@
+"""The report of a training run: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import math
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# How the pictures of a run are called, in the order of the report: stem (or its beginning), heading, caption.
+_PICTURES: tuple[tuple[str, str, str], ...] = (
+    (
+        "predictions",
+        "Predictions beside the ground truth",
+        "Left what the labels say, right what the detector found, with its confidence.",
+    ),
+    (
+        "results",
+        "Losses and average precision",
+        "Every epoch; average precision is judged on the averaged (EMA) weights.",
+    ),
+    ("pr_curves", "Precision and recall", "How precision falls as more of the objects are found."),
+    (
+        "confidence_curves",
+        "Where to set the confidence",
+        "Precision, recall and F1 over the threshold; the dashed line has the best mean F1.",
+    ),
+    (
+        "confusion",
+        "What was taken for what",
+        "Rows are true classes; the last column is objects that were missed, the last row detections where nothing is.",
+    ),
+    ("train_batch", "Training images", "As the network saw them, after augmentation."),
+    ("labels", "The training labels", "Objects per class, where they are, and how large."),
+)
+_PLOTS = ("results", "pr_curves", "confidence_curves", "confusion", "labels")
+_TILES = (
+    ("AP", "AP", "mean of IoU 0.50–0.95"),
+    ("AP50", "AP50", "at IoU 0.50"),
+    ("AP75", "AP75", "at IoU 0.75"),
+    ("APs", "AP small", "under 32² px"),
+    ("APm", "AP medium", "32² – 96² px"),
+    ("APl", "AP large", "over 96² px"),
+    ("precision", "Precision", "at the best threshold"),
+    ("recall", "Recall", "at the best threshold"),
+    ("f1", "F1", "at the best threshold"),
+)
+_PHOTO_LIMIT = 300_000  # photographs larger than so many bytes are embedded as JPEG
+_FACTS = (
+    ("recipe", "Recipe"),
+    ("recipe_reason", "Why this recipe"),
+    ("device", "Device"),
+    ("processor", "Processor"),
+    ("cpus", "CPUs"),
+    ("precision", "Precision"),
+    ("peak_memory_mib", "Peak memory, MiB"),
+    ("cloverleaf", "Cloverleaf"),
+    ("torch", "PyTorch"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """One embedded picture: data URI, heading (empty for a repetition), caption, and whether it is a plot on white."""
+
+    uri: str
+    name: str
+    title: str
+    caption: str
+    plot: bool
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``report.html`` from what lies in a run folder.
+
+    Reads ``metrics.json``, ``config.yaml``, ``results.csv``, ``report_context.json`` (more of what ``metrics.json`` has
+    under ``run``: ``command``, ``recipe_reason``, ...) and ``pictures/``; whatever is missing or damaged is left out
+    and, where damaged, named in the report. Pictures are embedded, styles are inline, nothing is fetched.
+
+    Args:
+        run_dir: the run folder.
+
+    Returns:
+        The path of the report.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    faults: list[str] = []
+    metrics = _mapping(run_dir / "metrics.json", faults)
+    config = _mapping(run_dir / "config.yaml", faults)
+    run = {**_section(metrics, "run"), **_mapping(run_dir / "report_context.json", faults)}
+    rows = _rows(run_dir / "results.csv", faults)
+    environment = Environment(
+        loader=PackageLoader("cloverleaf.reports", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    html = environment.get_template("report.html.j2").render(
+        title=_section(config, "model").get("name") or "Training run",
+        run_name=run_dir.resolve().name,
+        summary=_summary(metrics, config, run, rows),
+        tiles=[(label, _number(metrics[key]), note) for key, label, note in _TILES if _is_number(metrics.get(key))],
+        speed=_speed(metrics),
+        confidence=_number(metrics["confidence"], 2) if _is_number(metrics.get("confidence")) else None,
+        classes=_classes(metrics),
+        mistakes=_mistakes(metrics),
+        command=run.get("command"),
+        facts=_facts(metrics, run),
+        pictures=_pictures(run_dir / "pictures", faults),
+        config_text=_text(run_dir / "config.yaml", faults),
+        next_commands=_next_commands(run_dir, config),
+        faults=list(dict.fromkeys(faults)),
+    )
+    path = run_dir / "report.html"
+    temporary = path.with_suffix(".html.tmp")
+    temporary.write_text(html, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _text(path: Path, faults: list[str]) -> str:
+    """The file's text; empty if there is no such file."""
+    if not path.is_file():
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{path.name}: {error}")
+        return ""
+
+
+def _mapping(path: Path, faults: list[str]) -> dict[str, Any]:
+    """A JSON or YAML mapping; empty if the file is absent or damaged."""
+    import yaml
+
+    text = _text(path, faults)
+    try:
+        content = (json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)) if text else {}
+    except (ValueError, yaml.YAMLError) as error:
+        content = None
+        faults.append(f"{path.name}: {error}")
+    return content if isinstance(content, dict) else {}
+
+
+def _section(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    value = mapping.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(path: Path, faults: list[str]) -> list[dict[str, str]]:
+    return list(csv.DictReader(_text(path, faults).splitlines()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if _is_number(value) else "–"
+
+
+def _duration(seconds: Any) -> str:
+    """``75`` -> ``1 min 15 s``; empty where it is no number."""
+    try:
+        whole = round(float(seconds))
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def _summary(metrics: dict[str, Any], config: dict[str, Any], run: dict[str, Any], rows: list[Any]) -> str:
+    """The run in one sentence."""
+    parts = []
+    if source := _section(config, "data").get("source"):
+        parts.append(f"trained on {source}")
+    if epochs := metrics.get("epochs") or len(rows):
+        best = metrics.get("best_epoch")
+        parts.append(f"for {epochs} epochs" + (f" (best: {best})" if best else ""))
+    if took := _duration(run.get("training_seconds") or run.get("wall_seconds")):
+        parts.append(f"in {took}")
+    if _is_number(metrics.get("images")):
+        objects = f" with {metrics['objects']:,} objects" if _is_number(metrics.get("objects")) else ""
+        parts.append(f"and judged on the {metrics.get('split', 'val')} split: {metrics['images']:,} images{objects}")
+    text = " ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _speed(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """Milliseconds per image of each step."""
+    times = [
+        (key.removesuffix("_ms"), value) for key, value in _section(metrics, "speed").items() if key.endswith("_ms")
+    ]
+    return [(name, _number(value, 1)) for name, value in times if _is_number(value)]
+
+
+def _classes(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per class: text for the cells, the AP also as a percentage for its bar."""
+    table = []
+    classes = metrics.get("classes")
+    for entry in classes if isinstance(classes, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        cells = [_number(entry.get(key)) for key in ("AP", "AP50", "precision", "recall", "f1")]
+        width = round(100 * float(entry["AP"]), 1) if _is_number(entry.get("AP")) else 0
+        table.append(
+            {"name": entry.get("name", "?"), "objects": entry.get("objects", "–"), "cells": cells, "width": width}
+        )
+    return table
+
+
+def _mistakes(metrics: dict[str, Any], most: int = 6) -> list[tuple[int, str, str]]:
+    """The most frequent confusions between two classes: count, true class, detected class."""
+    confusion = _section(metrics, "confusion")
+    names, counts = confusion.get("classes"), confusion.get("counts")
+    if not isinstance(names, list) or not isinstance(counts, list):
+        return []
+    last = len(names) - 1
+    pairs = [
+        (int(count), str(names[i]), str(names[j]))
+        for i, row in enumerate(counts[:last])
+        for j, count in enumerate(row[:last])
+        if i != j and count > 0
+    ]
+    return sorted(pairs, key=lambda pair: -pair[0])[:most]
+
+
+def _facts(metrics: dict[str, Any], run: dict[str, Any]) -> list[tuple[str, str]]:
+    """How the run was made, as label and value."""
+    facts = [(label, str(run[key])) for key, label in _FACTS if run.get(key) not in (None, "")]
+    if training := _duration(run.get("training_seconds")):
+        facts.insert(0, ("Training time", training))
+    if wall := _duration(run.get("wall_seconds")):
+        facts.insert(1 if training else 0, ("Start to end", wall))
+    if size := metrics.get("image_size"):
+        facts.append(("Image size, px", str(size)))
+    return facts
+
+
+def _pictures(folder: Path, faults: list[str]) -> list[_Picture]:
+    """The known pictures in the order of the report, then whatever else lies there."""
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    pictures = []
+    for stem, title, caption in (*_PICTURES, ("", "More pictures", "")):
+        known = [path for path in files if path.stem.startswith(stem)]
+        files = [path for path in files if path not in known]
+        first = True
+        for path in known:
+            if (uri := _embed(path, photo=stem not in _PLOTS, faults=faults)) is not None:
+                heading, text = (title, caption) if first else ("", "")
+                pictures.append(_Picture(uri, path.stem.replace("_", " "), heading, text or path.stem, stem in _PLOTS))
+                first = False
+    return pictures
+
+
+def _embed(path: Path, *, photo: bool, faults: list[str]) -> str | None:
+    """The picture as a data URI; large photographs are re-encoded as JPEG. None if it cannot be read."""
+    import cv2
+    import numpy as np
+
+    data = path.read_bytes()
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if picture is None:
+        faults.append(f"pictures/{path.name} is not a picture")
+        return None
+    kind = "png" if path.suffix.lower() == ".png" else "jpeg"
+    if photo and len(data) > _PHOTO_LIMIT:
+        kind, data = "jpeg", cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _next_commands(run_dir: Path, config: dict[str, Any]) -> list[tuple[str, str]]:
+    """What to do next, as caption and command line."""
+    best = run_dir / "weights" / "best.safetensors"
+    source = _section(config, "data").get("source")
+    commands = [("Find objects in your images", _line(["predict", "--weights", best, "IMAGES_OR_FOLDER"]))]
+    if source:
+        split = _section(config, "data").get("val_split") or "val"
+        commands.append(
+            ("Judge again, on any split", _line(["val", "--weights", best, "--data", source, "--split", split]))
+        )
+    commands += [
+        ("Continue after an interruption", _line(["train", "--output", run_dir, "--resume"])),
+        ("Repeat the run", _line(["train", "--config", run_dir / "config.yaml", "--output", f"{run_dir}-again"])),
+    ]
+    return commands
+
+
+def _line(words: Iterable[object]) -> str:
+    return shlex.join(["cloverleaf", *map(str, words)])
