@@ -11,7 +11,7 @@ import typer
 def predict(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Images, videos, folders or quoted globs.", metavar="SOURCE...", show_default=False),
+        typer.Argument(help="Images, videos, folders or quoted globs.", metavar="SOURCE", show_default=False),
     ],
     weights: Annotated[Path, typer.Option("--weights", "-w", help="Weights file (.safetensors).", show_default=False)],
     conf: Annotated[float, typer.Option(help="Smallest score that is reported.")] = 0.25,

@@ -108,7 +108,8 @@ def _print_tables(result: EvaluationResult, folder: Path) -> None:
     console.print(classes)
     console.print(
         f"per image: load {speed.load:.1f} ms, pre-process {speed.preprocess:.1f} ms, "
-        f"inference {speed.inference:.1f} ms, post-process {speed.postprocess:.1f} ms"
+        f"inference {speed.inference:.1f} ms, post-process {speed.postprocess:.1f} ms",
+        soft_wrap=True,
     )
     console.print(f"results in {folder}", soft_wrap=True)
 
