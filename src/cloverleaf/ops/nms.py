@@ -32,7 +32,7 @@ def batched_nms(
 
     Args:
         boxes: ``(B, N, 4)`` corners.
-        scores: ``(B, N, K)`` in [0, 1], objectness included. Rows with NaN are never detected.
+        scores: ``(B, N, K)`` in [0, 1], objectness included. NaN, and boxes that are not finite, are never detected.
         confidence: a (box, class) pair needs a score above it.
         iou: a box goes when its IoU with a better one is above it.
         multi_label: every class above `confidence` gives a candidate (as in evaluation), not only the best.
@@ -45,19 +45,16 @@ def batched_nms(
         Per image boxes ``(n, 4)``, scores ``(n,)`` and labels ``(n,)`` int64, by descending score (equal scores in the
         order of the predictions).
     """
+    scores = scores.masked_fill(~boxes.isfinite().all(-1, keepdim=True), -torch.inf)
     image, row, label, score = _candidates(scores, confidence, multi_label and scores.shape[-1] > 1, classes)
+    order, counts = _best_of_each_image(image, score, boxes.shape[0], max_candidates)
+    image, row, label, score = image[order], row[order], label[order], score[order]
     box = boxes[image, row]
-    finite = box.isfinite().all(-1)
-    image, label, score, box = image[finite], label[finite], score[finite], box[finite]
-    order = score.argsort(descending=True, stable=True)
-    order = order[image[order].argsort(stable=True)]
-    box, score, label = box[order], score[order], label[order]
-    counts = image.bincount(minlength=boxes.shape[0]).tolist()
 
     apart = _separate(box, label, class_agnostic)
     results = []
     for b, s, k, separated in zip(*(x.split(counts) for x in (box, score, label, apart)), strict=True):
-        keep = _suppress(separated[:max_candidates], s[:max_candidates], iou, max_detections)
+        keep = _suppress(separated, s, iou, max_detections)
         results.append((b[keep], s[keep], k[keep]))
     return results
 
@@ -77,6 +74,18 @@ def _candidates(
         wanted = torch.isin(label, torch.as_tensor(list(classes), dtype=label.dtype, device=label.device))
         image, row, label, score = image[wanted], row[wanted], label[wanted], score[wanted]
     return image, row, label, score
+
+
+def _best_of_each_image(image: Tensor, score: Tensor, batch: int, most: int) -> tuple[Tensor, list[int]]:
+    """Candidates by image and descending score (equal ones in the given order), at most `most` of an image; counts.
+
+    `image` is ascending. One sort over the batch: non-negative floats compare like their bits.
+    """
+    key = (image << 32) - score.float().view(torch.int32)
+    order = key.argsort(stable=True)
+    counts = image.bincount(minlength=batch)
+    rank = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
+    return order[rank < most], counts.clamp(max=most).tolist()
 
 
 def _separate(box: Tensor, label: Tensor, class_agnostic: bool) -> Tensor:
