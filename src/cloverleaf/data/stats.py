@@ -1,0 +1,163 @@
+"""`cloverleaf data stats`: what is in a dataset, as numbers and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cloverleaf.data.index import DetectionIndex
+from cloverleaf.data.source import list_splits, open_index
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SMALL, LARGE = 32.0**2, 96.0**2
+"""COCO: an object is small below, large from these areas in square pixels of the stored image."""
+SIZES = ("small", "medium", "large")
+_PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitStats:
+    """Numbers of one split."""
+
+    images: int
+    images_without_objects: int
+    objects: int
+    crowd: int
+    per_class: dict[str, int]
+    per_size: dict[str, int]
+    per_image: dict[str, float]
+    side_px: dict[str, float]
+    aspect: dict[str, float]
+    image_sizes: dict[str, int]
+    tags: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStats:
+    """Numbers of all splits, and the files that were written."""
+
+    source: str
+    names: tuple[str, ...]
+    splits: dict[str, SplitStats]
+    files: tuple[Path, ...]
+
+    def print(self, console: Console) -> None:
+        """Two tables: one row per split, one row per class."""
+        from rich.table import Table
+
+        table = Table(title=self.source, title_justify="left", title_style="bold")
+        for name in ("split", "images", "empty", "objects", "most", *SIZES, "median side", "median w/h"):
+            table.add_column(name, justify="left" if name == "split" else "right")
+        for name, stats in self.splits.items():
+            shares = [f"{100 * stats.per_size[size] / max(stats.objects, 1):.1f} %" for size in SIZES]
+            table.add_row(
+                name,
+                f"{stats.images:,}",
+                f"{stats.images_without_objects:,}",
+                f"{stats.objects:,}",
+                f"{stats.per_image['max']:.0f}",
+                *shares,
+                f"{stats.side_px['p50']:.1f} px",
+                f"{stats.aspect['p50']:.2f}",
+            )
+        console.print(table)
+        classes = Table("class", *self.splits, "all")
+        for column in classes.columns[1:]:
+            column.justify = "right"
+        for name in self.names[:100]:
+            counts = [stats.per_class.get(name, 0) for stats in self.splits.values()]
+            classes.add_row(name, *(f"{count:,}" for count in counts), f"{sum(counts):,}")
+        console.print(classes)
+        if len(self.names) > 100:
+            console.print(f"... and {len(self.names) - 100} more classes in stats.json")
+        for path in self.files:
+            console.print(str(path), soft_wrap=True)
+
+
+def write_stats(
+    source: str | Path, output: Path, splits: Sequence[str] | None = None, *, cache_dir: Path | None = None
+) -> DatasetStats:
+    """Count, and write `stats.json`, `stats.png` and a contact sheet `images-<split>.png` per split.
+
+    Args:
+        source: a `data.yaml`, a COCO JSON or a folder.
+        output: folder, made if absent.
+        splits: which; all by default.
+        cache_dir: for the indexes, as in `open_index`.
+    """
+    from cloverleaf.data.contact_sheet import draw_contact_sheet
+    from cloverleaf.data.stats_plots import draw_overview
+
+    indexes = {name: open_index(source, name, cache_dir=cache_dir) for name in splits or list_splits(source)}
+    numbers = {name: split_stats(index) for name, index in indexes.items()}
+    names = tuple(dict.fromkeys(name for index in indexes.values() for name in index.names))
+    output.mkdir(parents=True, exist_ok=True)
+    files = [output / "stats.json", output / "stats.png"]
+    content = {
+        "source": str(source),
+        "names": names,
+        "splits": {name: _plain(stats) for name, stats in numbers.items()},
+    }
+    files[0].write_text(json.dumps(content, indent=1), encoding="utf-8")
+    draw_overview(indexes, names, files[1])
+    for name, index in indexes.items():
+        path = output / f"images-{name}.png"
+        if draw_contact_sheet(index, path):
+            files.append(path)
+    return DatasetStats(str(source), names, numbers, tuple(files))
+
+
+def split_stats(index: DetectionIndex) -> SplitStats:
+    """Numbers of one split; histograms are over objects that are not crowds."""
+    single = ~np.asarray(index.crowd)
+    boxes, labels = np.asarray(index.boxes_xyxy)[single], np.asarray(index.labels)[single]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    per_image = np.diff(index.object_offsets)
+    counts = np.bincount(labels, minlength=len(index.names))
+    size_class = size_classes(np.asarray(index.areas)[single])
+    sizes, repeats = np.unique(np.asarray(index.sizes_hw), axis=0, return_counts=True)
+    common = np.argsort(-repeats, kind="stable")[:20]
+    tags: dict[str, int] = {}
+    if index.tag_names:
+        total = sum(tag for i in range(len(index)) if (tag := index.tags(i)) is not None)
+        tags = {name: int(count) for name, count in zip(index.tag_names, np.asarray(total), strict=True)}
+    return SplitStats(
+        images=len(index),
+        images_without_objects=int((per_image == 0).sum()),
+        objects=len(labels),
+        crowd=int((~single).sum()),
+        per_class=dict(zip(index.names, counts.tolist(), strict=True)),
+        per_size={name: int((size_class == k).sum()) for k, name in enumerate(SIZES)},
+        per_image=_spread(per_image),
+        side_px=_spread(np.sqrt(sides.prod(1))),
+        aspect=_spread(sides[:, 0] / np.maximum(sides[:, 1], 1e-9)),
+        image_sizes={f"{sizes[k, 1]}x{sizes[k, 0]}": int(repeats[k]) for k in common},
+        tags=tags,
+    )
+
+
+def size_classes(areas: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """0 small, 1 medium, 2 large by the COCO limits."""
+    return np.digitize(areas, [SMALL, LARGE])
+
+
+def _spread(values: npt.NDArray[Any]) -> dict[str, float]:
+    if len(values) == 0:
+        return {"mean": 0.0, "max": 0.0, **{f"p{q}": 0.0 for q in _PERCENTILES}}
+    quantiles = np.percentile(values, _PERCENTILES)
+    found = {"mean": float(values.mean()), "max": float(values.max())}
+    return found | {f"p{q}": float(value) for q, value in zip(_PERCENTILES, quantiles, strict=True)}
+
+
+def _plain(stats: SplitStats) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(stats)
