@@ -173,7 +173,7 @@ def run_dir(tmp_path: Path) -> Path:
     (folder / "config.yaml").write_text(f'model:\n  name: yolov7-tiny\ndata:\n  source: "{EVIL}"\n')
     (folder / "results.csv").write_text("epoch,AP\n1,0.1\n")
     noise = np.random.default_rng(0).integers(0, 255, (400, 500, 3), dtype=np.uint8)
-    for name in ("train_batch_1.png", "train_batch_2.png", "results.png", "extra.png"):
+    for name in ("train_batch_1.png", "train_batch_2.png", "training.png", "extra.png"):
         cv2.imwrite(str(folder / "pictures" / name), noise)
     return folder
 
@@ -187,6 +187,7 @@ def test_report_is_complete_and_self_contained(run_dir: Path) -> None:
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(" not in html
     assert "script" not in page.tags
     assert page.tags.count("img") == 4
+    assert html.count('class="plot"') == 1 and "Losses and average precision" in page.text
     assert len(html) < 3_000_000, "photographs must be embedded as JPEG"
     text = re.sub(r"\s+", " ", page.text)
     for expected in (

@@ -20,13 +20,13 @@ _PICTURES: tuple[tuple[str, str, str], ...] = (
         "Left what the labels say, right what the detector found, with its confidence.",
     ),
     (
-        "results",
+        "training",
         "Losses and average precision",
         "Every epoch; average precision is judged on the averaged (EMA) weights.",
     ),
-    ("pr_curves", "Precision and recall", "How precision falls as more of the objects are found."),
+    ("precision_recall", "Precision and recall", "How precision falls as more of the objects are found."),
     (
-        "confidence_curves",
+        "confidence",
         "Where to set the confidence",
         "Precision, recall and F1 over the threshold; the dashed line has the best mean F1.",
     ),
@@ -38,7 +38,7 @@ _PICTURES: tuple[tuple[str, str, str], ...] = (
     ("train_batch", "Training images", "As the network saw them, after augmentation."),
     ("labels", "The training labels", "Objects per class, where they are, and how large."),
 )
-_PLOTS = ("results", "pr_curves", "confidence_curves", "confusion", "labels")
+_PLOTS = ("training", "precision_recall", "confidence", "confusion", "labels")
 _TILES = (
     ("AP", "AP", "mean of IoU 0.50–0.95"),
     ("AP50", "AP50", "at IoU 0.50"),
