@@ -6,7 +6,13 @@ import sys
 
 import typer
 
-from cloverleaf.cli import data, demo, info, models, predict, train, val
+from cloverleaf.cli.data import app as data_app
+from cloverleaf.cli.demo import demo
+from cloverleaf.cli.info import info
+from cloverleaf.cli.models import models
+from cloverleaf.cli.predict import predict
+from cloverleaf.cli.train import train
+from cloverleaf.cli.val import val
 from cloverleaf.errors import CloverleafError, ConfigError
 
 app = typer.Typer(
@@ -17,13 +23,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.demo)
-app.command("train")(train.train)
-app.command("val")(val.val)
-app.command("predict")(predict.predict)
-app.add_typer(data.app, name="data")
-app.command("info")(info.info)
-app.command("models")(models.models)
+app.command("demo")(demo)
+app.command("train")(train)
+app.command("val")(val)
+app.command("predict")(predict)
+app.add_typer(data_app, name="data")
+app.command("info")(info)
+app.command("models")(models)
 
 
 def main() -> None:

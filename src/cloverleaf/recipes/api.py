@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloverleaf.recipes.resolve import resolve, resume_config
 from cloverleaf.training.config_io import merge, parse_assignments
-from cloverleaf.training.finish import TrainResult
 from cloverleaf.training.run_dir import next_free
+
+if TYPE_CHECKING:
+    from cloverleaf.training.finish import TrainResult
 
 
 def train(
@@ -56,7 +58,7 @@ def train(
         resolved, reason = resolve(merge(changes, {"output": str(folder)}), recipe=recipe, config_file=config)
     from rich.console import Console
 
-    console = Console()
+    console = Console(soft_wrap=True)
     if not resume:
         console.print(f"recipe {resolved.recipe or '(none)'}: {reason}", highlight=False)
     return fit(resolved, resume=resume, console=console, notes={"command": command, "recipe_reason": reason})

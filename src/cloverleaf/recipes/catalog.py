@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.recipes.demo import demo
 from cloverleaf.recipes.small import small
 from cloverleaf.recipes.yolov7 import yolov7_tiny
 from cloverleaf.training.config import TrainConfig
 
 RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
+    "demo": demo,
     "small": small,
     "yolov7-tiny": yolov7_tiny,
 }

@@ -70,7 +70,7 @@ def fit(
             that is no longer finite.
     """
     rank, world_size, _ = world()
-    console = console or Console()
+    console = console or Console(soft_wrap=True)
     quiet = Console(quiet=True)
     say = console if rank == 0 else quiet
     _quieten_lightning()
@@ -186,7 +186,7 @@ def _build_task(
     model: Detector, schedule: Schedule, config: TrainConfig, runtime: Runtime, world_size: int
 ) -> DetectionTask:
     if config.runtime.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     reduce = sum_over_processes if world_size > 1 else None
     criterion = build_criterion(model, config.loss, image_size=config.data.image_size, reduce=reduce)
     warmup = None

@@ -73,7 +73,7 @@ class Schedule:
         warming = warmup > 0 and iteration <= warmup
         if self.config.update == "iteration":
             progress = iteration / self.batches_per_epoch
-        else:  # the published scheduler steps at the end of an epoch: once the warm-up no longer sets it, it lags by one
+        else:  # the published scheduler steps at the end of an epoch, so after the warm-up it lags by one
             warmed_here = warmup > 0 and epoch == warmup // self.batches_per_epoch
             progress = epoch if warming or warmed_here else max(epoch - 1, 0)
         decayed = self.optimizer.lr * self.factor(progress)
