@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,6 +236,13 @@ def test_cache_states_its_size_and_refuses_what_does_not_fit(index, caplog, monk
     assert np.array_equal(on_disk.get(5), again.get(5)) and np.array_equal(
         again.get(5), load_sample(index, 5, 48, augmenting=False).image
     )
+    with pytest.raises(ValueError, match="read-only"):
+        memory.get(5)[:] = 0
+    before = set(index.directory.parent.glob("*.images-48-area.*"))
+    os.utime(index.image_path(5), (1, 1))
+    changed = ImageCache(index, 48, "disk", area=True)
+    after = set(index.directory.parent.glob("*.images-48-area.*"))
+    assert len(before) == len(after) == 1 and before != after and np.array_equal(changed.get(5), again.get(5))
     monkeypatch.setattr("cloverleaf.data.cache._available_memory", lambda: 1000)
     with pytest.raises(ConfigError, match="cache needs"):
         ImageCache(index, 48, "ram", area=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import mmap
 import os
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cloverleaf.data.image_io import read_resized, resized_hw
+from cloverleaf.data.image_io import read_resized
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.errors import ConfigError, ImageError
 
@@ -50,7 +51,6 @@ class ImageCache:
         scaled = (sizes * (long_side / sizes.max(axis=1, keepdims=True))).astype(np.int64).clip(1)
         self._shapes = scaled
         self._offsets = np.concatenate([[0], np.cumsum(scaled.prod(axis=1) * 3)])
-        self._path = index.directory.parent / f"{index.directory.name}.images-{long_side}{'-area' if area else ''}"
         self._filled = np.zeros(0, np.uint8)
         self._bytes: npt.NDArray[np.uint8] = self._filled
         if kind == "disk":
@@ -69,12 +69,15 @@ class ImageCache:
             return None
         height, width = self._shapes[i].tolist()
         start = int(self._offsets[i])
-        return self._bytes[start : start + height * width * 3].reshape(height, width, 3)
+        view = self._bytes[start : start + height * width * 3].reshape(height, width, 3)
+        view.flags.writeable = False
+        return view
 
     def _fill_memory(self) -> None:
         free = _available_memory()
         self._state(f"{free / _MIB:,.0f} MiB of memory are free")
-        if free and self.num_bytes > _SPARE * free:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each fills its own
+        if free and self.num_bytes * processes > _SPARE * free:
             raise ConfigError(
                 f"the image cache needs {self.num_bytes / _MIB:,.0f} MiB", f"{free / _MIB:,.0f} MiB of memory are free",
                 'use data.cache="disk" or "none"',
@@ -84,26 +87,42 @@ class ImageCache:
         self._fill()
 
     def _open_file(self) -> None:
+        prefix = f"{self.index.directory.name}.images-{self.long_side}{'-area' if self.area else ''}."
+        path = self.index.directory.parent / f"{prefix}{self._signature()}"
         total = self.num_bytes + len(self.index)
-        if not (self._path.is_file() and self._path.stat().st_size == total):
-            free = shutil.disk_usage(self._path.parent).free
-            self._state(f"{free / _MIB:,.0f} MiB of the disk are free; file {self._path}")
+        if not (path.is_file() and path.stat().st_size == total):
+            for outdated in set(path.parent.glob(f"{prefix}*")) - {path}:
+                outdated.unlink(missing_ok=True)
+            free = shutil.disk_usage(path.parent).free
+            self._state(f"{free / _MIB:,.0f} MiB of the disk are free; file {path}")
             if total > _SPARE * free:
                 raise ConfigError(
                     f"the image cache needs {total / _MIB:,.0f} MiB", f"{free / _MIB:,.0f} MiB of the disk are free",
                     'use data.cache="none", or keep the index on a larger disk',
                 )  # fmt: skip
-            partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
+            partial = path.with_name(f"{self.index.directory.name}.{os.getpid()}.partial")
             try:
                 self._map_file(np.memmap(partial, np.uint8, "w+", shape=(total,)))
                 self._fill()
-                partial.replace(self._path)
+                partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
-        self._map_file(np.memmap(self._path, np.uint8, "r", shape=(total,)))
+        self._map_file(np.memmap(path, np.uint8, "r", shape=(total,)))
+
+    def _signature(self) -> str:
+        """Changes when an image file does (size or time of change)."""
+        digest = hashlib.blake2b(digest_size=8)
+        for i in range(len(self.index)):
+            try:
+                facts = os.stat(self.index.image_path(i))  # noqa: PTH116  # a million of them: no Path methods
+                digest.update(b"%d %d\n" % (facts.st_mtime_ns, facts.st_size))
+            except OSError:
+                digest.update(b"missing\n")
+        return digest.hexdigest()
 
     def _map_file(self, whole: npt.NDArray[np.uint8]) -> None:
-        self._bytes, self._filled = whole[: self.num_bytes], whole[self.num_bytes :]
+        plain = whole.view(np.ndarray)  # slices of a memmap are slow to make
+        self._bytes, self._filled = plain[: self.num_bytes], plain[self.num_bytes :]
 
     def _state(self, free: str) -> None:
         size = self.num_bytes / _MIB
@@ -165,6 +184,3 @@ def open_cache(
 ) -> ImageCache | None:
     """The cache that a `DataConfig` asks for."""
     return None if kind == "none" else ImageCache(index, long_side, kind, area=area)
-
-
-__all__ = ["ImageCache", "open_cache", "resized_hw", "usable_cpus"]
