@@ -52,7 +52,7 @@ def coco_beside(annotations: Path) -> dict[str, SplitReader]:
 def coco_in_folder(folder: Path) -> dict[str, SplitReader]:
     """Splits of a folder with `annotations/*.json`, `*.json` or `<split>/_annotations.coco.json`; empty if none."""
     for place in (*(folder / name for name in _ANNOTATION_FOLDERS), folder):
-        files = [path for path in sorted(place.glob("*.json")) if looks_like_coco(path)] if place.is_dir() else []
+        files = [path for path in sorted(place.glob("*.json")) if _is_named(path) or looks_like_coco(path)]
         if files:
             return _by_split(files)
     exports = {}
@@ -61,6 +61,12 @@ def coco_in_folder(folder: Path) -> dict[str, SplitReader]:
         name = named[0] if named else path.parent.name
         exports[name] = CocoSplit(name, path.parent, path, (path.parent,))
     return {name: exports[name] for name in in_order(list(exports))}
+
+
+def _is_named(path: Path) -> bool:
+    """`train.json` and the like: meant as a split, whatever is in it."""
+    named = split_in_name(path.stem)
+    return named is not None and named[1] == 0
 
 
 def looks_like_coco(path: Path) -> bool:
