@@ -85,6 +85,19 @@ def test_cache_is_used_and_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert open_index(root, "train").labels.tolist() == [1]
 
 
+def test_old_versions_are_forgotten_with_their_image_caches(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path / "set")
+    labels = root / "labels" / "train" / "a.txt"
+    made = []
+    for number in range(5):
+        labels.write_text("1 0.5 0.5 0.5 0.5\n" * (number + 1))
+        made.append(open_index(root, "train").directory)
+        os.utime(made[-1], (number, number))
+        made[-1].with_name(f"{made[-1].name}.images-320").touch()
+    kept = {entry.name for entry in made[0].parent.iterdir()}
+    assert kept == {name for entry in made[-3:] for name in (entry.name, f"{entry.name}.images-320")}
+
+
 def test_datasets_that_cannot_be_written_use_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_coco(tmp_path / "set")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))

@@ -96,9 +96,12 @@ def write_index(
 
 
 def _forget_old(directory: Path, keep: int) -> None:
-    """Remove all but the newest versions of the same split."""
+    """Remove all but the newest versions of the same split, with what other parts keep beside them (image caches)."""
     key = directory.name.rpartition("-")[0]
-    versions = [entry for entry in directory.parent.glob(f"{key}-*") if entry != directory and entry.is_dir()]
-    versions.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
-    for entry in versions[keep - 1 :]:
-        shutil.rmtree(entry, ignore_errors=True)
+    found = (entry for entry in directory.parent.glob(f"{key}-*") if entry.is_dir() and "." not in entry.name)
+    versions = sorted(found, key=lambda entry: (entry == directory, entry.stat().st_mtime), reverse=True)
+    for old in versions[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+        for beside in directory.parent.glob(f"{old.name}.*"):
+            if beside.is_file():
+                beside.unlink(missing_ok=True)

@@ -59,19 +59,25 @@ def stamps(paths: Iterable[Path]) -> Iterator[bytes]:
             yield f"{path}\0{size}\0{stat.st_mtime_ns}\n".encode()
 
 
-def folder_stamps(folder: Path, suffix: str) -> Iterator[bytes]:
-    """Name, size and time of each file with a suffix under a folder, and the time of each folder, in a fixed order."""
-    for parent, folders, _ in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield f"{parent}\0{os.stat(parent).st_mtime_ns}\n".encode()  # noqa: PTH116
-        rows = []
-        with os.scandir(parent) as entries:
-            for entry in entries:
-                if entry.name.endswith(suffix):
-                    stat = entry.stat()
-                    rows.append(f"{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
-        rows.sort()
-        yield "".join(rows).encode(errors="surrogateescape")
+def folder_stamps(folder: Path | str, suffix: str = "") -> Iterator[bytes]:
+    """Times of a folder and those below, and name, size and time of each file with the suffix, in a fixed order.
+
+    One pass over each listing; with no suffix files are not looked at, which is several times faster.
+    """
+    yield f"{folder}\0{os.stat(folder).st_mtime_ns}\n".encode(errors="surrogateescape")  # noqa: PTH116
+    rows, below = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if suffix and name.endswith(suffix):
+                stat = entry.stat()
+                rows.append(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
+            elif entry.is_dir() and not name.startswith("."):
+                below.append(entry.path)
+    rows.sort()
+    yield "".join(rows).encode(errors="surrogateescape")
+    for path in sorted(below):
+        yield from folder_stamps(path, suffix)
 
 
 def digest(parts: Iterable[bytes]) -> str:

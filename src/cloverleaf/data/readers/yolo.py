@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,24 +54,14 @@ class YoloSplit:
 
     def fingerprint(self) -> str:
         """Of the label files, the list files and the times of the image folders."""
-        folders = self._folders()
-        label_folders = dict.fromkeys(labels_folder(folder) for folder in folders)
-        parts = [*stamps(path for path in self.images if path.is_file()), *stamps(folders)]
-        for folder in label_folders:
+        folders = [path for path in self.images if path.is_dir()]
+        lists = [path for path in self.images if path.is_file()]
+        listed = {path.parent: None for file in lists for path in self._listed(file)}
+        parts = [*stamps([*lists, *listed]), *(part for folder in folders for part in folder_stamps(folder))]
+        for folder in dict.fromkeys(labels_folder(folder) for folder in [*folders, *listed]):
             if folder.is_dir():
                 parts.extend(folder_stamps(folder, ".txt"))
         return digest(parts)
-
-    def _folders(self) -> list[Path]:
-        folders: dict[Path, None] = {}
-        for entry in self.images:
-            if entry.is_dir():
-                for parent, below, _ in os.walk(entry, followlinks=True):
-                    below[:] = sorted(name for name in below if not name.startswith("."))
-                    folders[Path(parent)] = None
-            else:
-                folders.update(dict.fromkeys(path.parent for path in self._listed(entry)))
-        return list(folders)
 
     def _listed(self, file: Path) -> list[Path]:
         try:
