@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cloverleaf.evaluation.coco import CocoMetrics
 from cloverleaf.predict.evaluate import EvaluationResult
 from cloverleaf.predict.results import write_json
 
@@ -14,12 +15,17 @@ def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = Tr
     Args:
         result: the evaluation.
         folder: where to.
-        plots: also draw ``pr_curve.png``, ``confidence_curves.png`` and ``confusion_matrix.png``.
+        plots: also draw what `draw_evaluation` draws.
     """
     write_json(folder / "metrics.json", result.to_json())
     write_json(folder / "predictions.json", result.rows)
-    metrics = result.metrics
-    if not plots or not metrics.per_class:
+    if plots:
+        draw_evaluation(result.metrics, folder)
+
+
+def draw_evaluation(metrics: CocoMetrics, folder: Path) -> None:
+    """Draw ``precision_recall.png``, ``confidence.png`` and ``confusion.png``; nothing for a dataset without classes."""
+    if not metrics.per_class:
         return
     import numpy as np
 
@@ -27,14 +33,14 @@ def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = Tr
 
     curves, names = metrics.curves, metrics.confusion.class_names
     ap50 = np.array([row.ap50 for row in metrics.per_class])
-    plot_pr_curves(curves.recall_grid, curves.precision_at_recall, names, folder / "pr_curve.png", ap50=ap50)
+    plot_pr_curves(curves.recall_grid, curves.precision_at_recall, names, folder / "precision_recall.png", ap50=ap50)
     plot_confidence_curves(
         curves.confidence,
         curves.precision,
         curves.recall,
         curves.f1,
         names,
-        folder / "confidence_curves.png",
+        folder / "confidence.png",
         best_confidence=None if curves.best is None else curves.best_confidence,
     )
-    plot_confusion(metrics.confusion.counts, names, folder / "confusion_matrix.png")
+    plot_confusion(metrics.confusion.counts, names, folder / "confusion.png")

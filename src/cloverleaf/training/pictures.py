@@ -9,6 +9,7 @@ from cloverleaf.data.index import DetectionIndex
 from cloverleaf.errors import ImageError
 from cloverleaf.models.detector import Detector
 from cloverleaf.predict.evaluate import EvaluationResult
+from cloverleaf.predict.evaluation_files import draw_evaluation
 from cloverleaf.predict.predictor import Predictor
 from cloverleaf.reports import figures
 from cloverleaf.reports.pictures import Comparison, draw_predictions_beside_truth
@@ -16,6 +17,7 @@ from cloverleaf.training.callbacks.record import Row
 from cloverleaf.training.config import TrainConfig
 
 SHOWN_IMAGES = 6
+FALLBACK_CONFIDENCE = 0.25  # where no threshold is best, because nothing was found
 
 
 def draw_run(
@@ -28,21 +30,12 @@ def draw_run(
 ) -> None:
     """Write every picture of the run into its `pictures` folder."""
     folder = config.output_dir / "pictures"
-    figures.plot_losses_and_ap(rows, folder / "results.png")
+    figures.plot_losses_and_ap(rows, folder / "training.png")
     figures.plot_labels(train, folder / "labels.png")
-    curves, names = judged.metrics.curves, val.names
-    figures.plot_pr_curves(
-        curves.recall_grid, curves.precision_at_recall, names, folder / "pr_curves.png",
-        ap50=np.array([one.ap50 for one in judged.metrics.per_class]),
-    )  # fmt: skip
-    confidence = judged.metrics.confidence if np.isfinite(judged.metrics.confidence) else None
-    figures.plot_confidence_curves(
-        curves.confidence, curves.precision, curves.recall, curves.f1, names, folder / "confidence_curves.png",
-        best_confidence=confidence,
-    )  # fmt: skip
-    figures.plot_confusion(judged.metrics.confusion.counts, names, folder / "confusion.png")
+    draw_evaluation(judged.metrics, folder)
+    confidence = judged.metrics.confidence if np.isfinite(judged.metrics.confidence) else FALLBACK_CONFIDENCE
     draw_predictions_beside_truth(
-        compare(model, val, config.data.image_size, confidence or 0.25), names, folder / "predictions.png"
+        compare(model, val, config.data.image_size, confidence), val.names, folder / "predictions.png"
     )
 
 
