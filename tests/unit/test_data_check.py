@@ -110,10 +110,10 @@ def test_copies_of_images(tmp_path: Path) -> None:
     image = np.array(Image.open(root / "images" / "a.png"))
     Image.fromarray(np.clip(image.astype(int) + 3, 0, 255).astype(np.uint8)).save(root / "images" / "c.png")
     report = check_dataset(root)
-    assert [found.split for found in report.of("image-duplicate-across-splits")] == ["val"]
-    assert report.of("image-duplicate-across-splits")[0].severity == "error"
-    assert len(report.of("image-near-duplicate")) == 1
-    assert len(report.of("image-near-duplicate-across-splits")) == 1
+    assert [found.split for found in report.of("image-copy-other-split")] == ["val"]
+    assert report.of("image-copy-other-split")[0].severity == "error"
+    assert len(report.of("image-near-copy")) == 1
+    assert len(report.of("image-near-copy-other-split")) == 1
 
 
 def test_splits_that_disagree_about_classes(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_known_faults_of_bccd(shared_data: Path) -> None:
     assert zero == {("BloodImage_00343", 50), ("BloodImage_00338", 158)}
     near = {Path(found.file).stem[-5:] for found in report.of("box-near-duplicate")}
     assert near == {"00013", "00020", "00100", "00104", "00251", "00284", "00331", "00403"}
-    (pair,) = report.of("image-near-duplicate-across-splits")
+    (pair,) = report.of("image-near-copy-other-split")
     assert "00037" in pair.file and "00038" in pair.message
     assert report.count("error") == 2
     assert check_dataset(shared_data / "bccd").verdict == "warnings"

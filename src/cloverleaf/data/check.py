@@ -159,7 +159,7 @@ def _check_copies(state: _Check, facts: list[ImageFacts]) -> None:
 def _add_copy(state: _Check, position: int, other: int, text: str, *, exact: bool) -> None:
     one, two = state.images[position], state.images[other]
     across = one.reader.split != two.reader.split
-    code = ("image-duplicate" if exact else "image-near-duplicate") + ("-across-splits" if across else "")
+    code = ("image-copy" if exact else "image-near-copy") + ("-other-split" if across else "")
     message = f"{one.reader.split}: {text} {two.path.name} in {two.reader.split}"
     severity = ("error" if across else "warning") if exact else ("warning" if across else "note")
     state.add(Fault(code, message, Location(one.path), severity=severity), one.reader)  # type: ignore[arg-type]

@@ -101,29 +101,28 @@ class CheckReport:
         for split, count in self.splits.items():
             counts.add_row(split, count.format, f"{count.images:,}", f"{count.objects:,}")
         console.print(counts)
-        base = f"{Path(self.source).resolve()}/"
+        base = Path(self.source).resolve()
         groups: dict[tuple[int, str], list[Finding]] = defaultdict(list)
         for found in self.findings:
             groups[_ORDER[found.severity], found.code].append(found)
         if groups:
             table = Table(show_lines=True)
-            table.add_column("severity")
-            table.add_column("kind", overflow="fold")
-            table.add_column("count", justify="right")
+            table.add_column("found", no_wrap=True)
             table.add_column("where and what", ratio=1, overflow="fold")
             for (_, code), members in sorted(groups.items()):
                 severity = members[0].severity
-                lines = [f"{member.place.removeprefix(base)}: {member.message}" for member in members[:examples]]
+                lines = [f"{_shown(member.place, base)}: {member.message}" for member in members[:examples]]
                 if len(members) > examples:
-                    lines.append(f"... and {len(members) - examples} more")
-                table.add_row(Text(severity, style=_STYLE[severity]), code, f"{len(members):,}", Text("\n".join(lines)))
+                    lines.append(f"... and {len(members) - examples:,} more")
+                total = _counted(len(members), severity)
+                table.add_row(Text.assemble((total, _STYLE[severity]), "\n", code), Text("\n".join(lines)))
             console.print(table)
         console.print(self._verdict_text())
 
     def _verdict_text(self) -> Any:
         from rich.text import Text
 
-        numbers = ", ".join(f"{self.count(severity):,} {severity}s" for severity in _ORDER)
+        numbers = ", ".join(_counted(self.count(severity), severity) for severity in _ORDER)
         advice = {
             "errors": ("FAILED", "bold red", "correct the errors; training leaves such boxes and images out"),
             "warnings": ("PASSED with warnings", "bold yellow", "usable; look at the warnings"),
@@ -131,3 +130,15 @@ class CheckReport:
         }
         word, style, text = advice[self.verdict]
         return Text.assemble((word, style), f": {numbers}. {text[0].upper()}{text[1:]}.")
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _shown(place: str, base: Path) -> str:
+    """Relative to the dataset, or to the folder it is in."""
+    folder = base if base.is_dir() else base.parent
+    if place.startswith(f"{folder}/"):
+        return place.removeprefix(f"{folder}/")
+    return f"../{place.removeprefix(f'{folder.parent}/')}" if place.startswith(f"{folder.parent}/") else place
