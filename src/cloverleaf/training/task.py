@@ -80,6 +80,14 @@ class DetectionTask(pl.LightningModule):
             self._step(plan)
         return output.items
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the level weights that `loss.autobalance` adapts."""
+        checkpoint["criterion"] = self._criteria[0].state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the level weights."""
+        self._criteria[0].load_state_dict(checkpoint["criterion"])
+
     def prepare(self, batch: Batch, iteration: int) -> tuple[Tensor, Targets]:
         """uint8 batch -> float32 images in [0, 1] (resized when training is multi-scale) and their targets."""
         images, targets = batch.images.float().div_(255), batch.targets

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
 
 from cloverleaf.data.index import DetectionIndex
+from cloverleaf.data.loader import build_eval_loader
+from cloverleaf.evaluation.coco import CocoEvaluator
 from cloverleaf.predict.evaluate import EvaluationResult, evaluate_model
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.config import TrainConfig
@@ -22,6 +27,8 @@ class JudgeCallback(pl.Callback):
     def __init__(self, ema: EmaCallback, index: DetectionIndex, config: TrainConfig, workers: int) -> None:
         self.ema, self.index, self.config, self.workers = ema, index, config, workers
         self.result: EvaluationResult | None = None
+        self._loader: DataLoader[Any] | None = None
+        self._evaluator: CocoEvaluator | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Judge on the first process; the others wait."""
@@ -29,12 +36,17 @@ class JudgeCallback(pl.Callback):
         due = epoch % self.config.evaluation.interval == 0 or epoch == self.config.epochs
         self.result = None
         if due and trainer.is_global_zero:
-            self.result = evaluate_model(
-                self.ema.model,
-                self.index,
-                data=self.config.data,
-                config=self.config.evaluation,
-                device=pl_module.device,
-                workers=self.workers,
-            )
+            self.result = self._judge(pl_module.device)
         trainer.strategy.barrier("judged")
+
+    def _judge(self, device: torch.device) -> EvaluationResult:
+        """Judge with a loader and a ground truth that are made once per run."""
+        model, data = self.ema.model, self.config.data
+        if self._loader is None or self._evaluator is None:
+            settings = replace(data, workers=self.workers)
+            self._loader = build_eval_loader(self.index, settings, stride=model.max_stride, batch_size=data.batch_size)
+            self._evaluator = CocoEvaluator(self.index.to_coco())
+        return evaluate_model(
+            model, self.index, data=data, config=self.config.evaluation, device=device,
+            loader=self._loader, evaluator=self._evaluator,
+        )  # fmt: skip
