@@ -35,7 +35,12 @@ class AnchorAssigner(Protocol):
     """Chooses the positive cells of a batch. Never propagates gradients."""
 
     def __call__(
-        self, levels: Sequence[Tensor], targets: Targets, anchors_px: Tensor, strides: Sequence[int], size_hw: tuple[int, int]
+        self,
+        levels: Sequence[Tensor],
+        targets: Targets,
+        anchors_px: Tensor,
+        strides: Sequence[int],
+        size_hw: tuple[int, int],
     ) -> AnchorAssignment:
         """Assign.
 

@@ -58,7 +58,9 @@ class Detections:
         """COCO results rows: bbox (x, y, width, height) rounded to 3 decimals, score to 5 (SPEC section 11)."""
         ids = self.category_ids
         rows = []
-        for (x1, y1, x2, y2), score, label in zip(self.xyxy.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
+        for (x1, y1, x2, y2), score, label in zip(
+            self.xyxy.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+        ):
             rows.append({
                 "image_id": image_id,
                 "category_id": ids[label] if ids is not None else label,
