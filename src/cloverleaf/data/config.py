@@ -22,7 +22,7 @@ class DataConfig:
         batch_size: images per step over all processes.
         workers: loader processes; -1 chooses from the CPUs at hand.
         cache: keep decoded, resized images in memory or on disk.
-        rectangular_eval: pad evaluation batches to their own aspect ratio instead of a square (SPEC section 11).
+        rectangular_eval: pad evaluation batches to their own aspect ratio instead of a square, as published.
     """
 
     source: str = ""
@@ -37,7 +37,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class AugmentConfig:
-    """Training augmentation (SPEC section 9); the defaults are the published `tiny` recipe.
+    """Training augmentation (published implementation of YOLOv7); the defaults are its `tiny` recipe.
 
     Attributes:
         mosaic: probability that a sample is a mosaic.
@@ -50,7 +50,7 @@ class AugmentConfig:
         scale: the zoom factor is drawn from [1 - scale, 1.1 + scale].
         shear: shear range in degrees, +-.
         perspective: range of the projective terms, +- (0 to 0.001).
-        hsv_h, hsv_s, hsv_v: gains of the cubed-uniform hue, saturation and value jitter.
+        hsv_h, hsv_s, hsv_v: hue, saturation and value are multiplied by 1 + u * gain, u uniform in [-1, 1].
         flipud, fliplr: flip probabilities.
         close_mosaic: no mosaic and no mixup in the last so many epochs.
     """

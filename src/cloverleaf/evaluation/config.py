@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class EvalConfig:
-    """The published protocol (SPEC section 11).
+    """The protocol of the published test script of YOLOv7 (docs/evaluation.md).
 
     Attributes:
         confidence: smallest score that counts.

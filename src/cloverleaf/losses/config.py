@@ -12,12 +12,12 @@ Gain = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class LossConfig:
-    """YOLOv7's loss (SPEC section 7); the defaults are the published `tiny` recipe.
+    """YOLOv7's loss (arXiv 2207.02696 and its published implementation); the defaults are the published `tiny` recipe.
 
     Attributes:
-        assigner: `simota` (SPEC 7.4) or `anchor_ratio` (every candidate is a positive, SPEC 7.3).
+        assigner: `simota` (as published for training) or `anchor_ratio` (every candidate is a positive).
         box, cls, obj: gains as published for 640 px, 80 classes, 3 levels; scaled when `scale_gains`.
-        scale_gains: box *= 3/L; cls *= K/80 * 3/L; obj *= (size/640)^2 * 3/L (SPEC section 8).
+        scale_gains: box *= 3/L; cls *= K/80 * 3/L; obj *= (size/640)^2 * 3/L, as published.
         cls_pw, obj_pw: positive weights of the two binary cross-entropies.
         fl_gamma: focal exponent; 0 switches the focal weighting off.
         anchor_t: largest side ratio between a box and an anchor that may match.

@@ -45,7 +45,7 @@ class LetterboxPlan:
 
         The published code maps with the ratio before rounding and half the padding before rounding, which is up to
         half a pixel beside the image content; here the scale is resized / original per axis and the padding is the
-        integer that was added (docs/fidelity.md).
+        integer that was added (docs/fidelity.md, entry 29).
         """
         (height, width), (new_height, new_width) = self.original_hw, self.resized_hw
         return new_width / width, new_height / height, float(self.padding[2]), float(self.padding[0])

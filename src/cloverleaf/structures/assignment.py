@@ -17,7 +17,8 @@ class AnchorAssignment:
 
     Entry j says: at level ``level[j]`` of image ``image_index[j]`` the cell (``row[j]``, ``column[j]``) of anchor
     ``anchor[j]`` learns target ``target_index[j]`` (an index into the flat `Targets`). Sorted by level; inside one
-    level the order is the published one, which decides between duplicate cells (SPEC 7.3: the last match wins).
+    level the order is the published one, which decides between duplicate cells (the last match wins;
+    docs/fidelity.md, entry 13).
     """
 
     level: Tensor

@@ -55,7 +55,7 @@ class Detections:
         return [self.class_names[label] for label in self.labels]
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """COCO results rows: bbox (x, y, width, height) rounded to 3 decimals, score to 5 (SPEC section 11)."""
+        """COCO results rows: bbox (x, y, width, height) rounded to 3 decimals, score to 5, as published."""
         ids = self.category_ids
         rows = []
         for (x1, y1, x2, y2), score, label in zip(

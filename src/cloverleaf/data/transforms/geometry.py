@@ -116,7 +116,7 @@ def warp_image(image: npt.NDArray[np.uint8], matrix: Matrix, output_hw: tuple[in
 
     ``matrix`` maps continuous coordinates, as boxes are meant: a pixel's centre is at +0.5. OpenCV puts it at +0, so
     the matrix is shifted; the published code does not, which is up to half a pixel off when zooming
-    (docs/fidelity.md).
+    (docs/fidelity.md, entry 31).
     """
     matrix = _HALF_LESS @ matrix @ _HALF_MORE
     size, border = output_hw[::-1], (GREY, GREY, GREY)

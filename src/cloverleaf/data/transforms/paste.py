@@ -1,7 +1,8 @@
 """Objects cut out along their outlines and pasted: mirrored onto their own image, or taken from other images.
 
 Semantics of the published YOLOv7 code, with one repair: there the stored mask and the stored crop are the same memory,
-so black pixels of an object turn white; here crop and mask are two arrays (docs/fidelity.md).
+so black pixels of an object turn white; here crop and mask are two arrays (docs/fidelity.md,
+entry 37).
 """
 
 from __future__ import annotations
