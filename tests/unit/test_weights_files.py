@@ -13,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import cloverleaf
+from cloverleaf import atomic
 from cloverleaf.errors import CheckpointError, ConfigError, UnknownModelError
 from cloverleaf.models.detector import Detector
-from cloverleaf.weights import WeightsMetadata, export_state_dict, format, import_state_dict, load, read_metadata, save
+from cloverleaf.weights import WeightsMetadata, export_state_dict, import_state_dict, load, read_metadata, save
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_failed_save_keeps_the_old_file(model: Detector, path: Path, monkeypatch
     def full_disk(_descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(format.os, "fsync", full_disk)
+    monkeypatch.setattr(atomic.os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space"):
         save(model, path)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == [path.name]

@@ -22,17 +22,15 @@ def check(
     workers: Annotated[int, typer.Option(min=-1, help="Threads that decode images; -1: the CPUs at hand.")] = -1,
 ) -> None:
     """Look for faults in labels and images; exit code 1 if there are errors."""
-    import json
-
     from rich.console import Console
 
+    from cloverleaf import atomic
     from cloverleaf.data.check import check_dataset
 
     report = check_dataset(source, split, workers=workers)
     report.print(Console(), examples=examples)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
+        atomic.write_json(json_file, report.to_json(), indent=1)
     if report.verdict == "errors":
         raise typer.Exit(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cloverleaf import atomic
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.source import list_splits, open_index
 
@@ -106,7 +106,7 @@ def write_stats(
         "names": names,
         "splits": {name: _plain(stats) for name, stats in numbers.items()},
     }
-    files[0].write_text(json.dumps(content, indent=1), encoding="utf-8")
+    atomic.write_json(files[0], content, indent=1)
     draw_overview(indexes, names, files[1])
     for name, index in indexes.items():
         path = output / f"images-{name}.png"

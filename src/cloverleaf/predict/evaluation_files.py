@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cloverleaf import atomic
 from cloverleaf.evaluation.coco import CocoMetrics
 from cloverleaf.predict.evaluate import EvaluationResult
-from cloverleaf.predict.results import write_json
 
 
 def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = True) -> None:
@@ -17,8 +17,8 @@ def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = Tr
         folder: where to.
         plots: also draw what `draw_evaluation` draws.
     """
-    write_json(folder / "metrics.json", result.to_json())
-    write_json(folder / "predictions.json", result.rows)
+    atomic.write_json(folder / "metrics.json", result.to_json())
+    atomic.write_json(folder / "predictions.json", result.rows)
     if plots:
         draw_evaluation(result.metrics, folder)
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from cloverleaf import atomic
 from cloverleaf.errors import DataError
 from cloverleaf.predict.draw import draw_detections
 from cloverleaf.predict.predictor import Predictor
-from cloverleaf.predict.results import ResultFolder, categories_of, write_json
+from cloverleaf.predict.results import ResultFolder, categories_of
 from cloverleaf.predict.sources import Picture, Sources, Unreadable, read_ahead
 from cloverleaf.predict.video import read_frames, video_facts, write_video
 from cloverleaf.structures.detections import Detections
@@ -154,7 +155,7 @@ def _run_video(
         for pixels in itertools.chain([first], stream):
             look(pixels)
     if folder is not None and (save.pictures or save.json):
-        write_json(folder.reserve(path.stem, ".json"), {
+        atomic.write_json(folder.reserve(path.stem, ".json"), {
             "video": str(path), "fps": facts.fps, "height": size_hw[0], "width": size_hw[1],
             "categories": categories, "frames": frames,
         })  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cloverleaf import atomic
 from cloverleaf.errors import DataError
 from cloverleaf.predict.draw import draw_detections
 from cloverleaf.predict.sources import Picture, Unreadable
@@ -110,7 +110,7 @@ class ResultFolder:
             "detections": self._rows,
             "unreadable": [{"source": item.source, "reason": item.reason} for item in unreadable],
         }
-        write_json(path, content)
+        atomic.write_json(path, content)
         return path
 
 
@@ -118,11 +118,6 @@ def categories_of(detections: Detections) -> list[dict[str, Any]]:
     """COCO categories of the model behind ``detections``."""
     ids = detections.category_ids or range(len(detections.class_names))
     return [{"id": i, "name": name} for i, name in zip(ids, detections.class_names, strict=True)]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON (no NaN), UTF-8."""
-    path.write_text(json.dumps(content, allow_nan=False, ensure_ascii=False), encoding="utf-8")
 
 
 def _write_image(path: Path, rgb: np.ndarray) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloverleaf import atomic
+
 # How the pictures of a run are called, in the order of the report: stem (or its beginning), heading, caption.
 _PICTURES: tuple[tuple[str, str, str], ...] = (
     (
@@ -116,9 +118,7 @@ def write_report(run_dir: Path) -> Path:
         faults=list(dict.fromkeys(faults)),
     )
     path = run_dir / "report.html"
-    temporary = path.with_suffix(".html.tmp")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
+    atomic.write_text(path, html)
     return path
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from cloverleaf import atomic
 from cloverleaf.errors import ConfigError, suggest
 from cloverleaf.training.config import TrainConfig
 
@@ -149,9 +150,7 @@ def read_config(path: Path | str) -> TrainConfig:
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write ``config`` so that `read_config` gives it back; atomic."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    temporary.replace(path)
+    atomic.write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
 def config_hash(config: TrainConfig) -> str:

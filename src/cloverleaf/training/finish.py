@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import resource
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from cloverleaf import __version__
+from cloverleaf import __version__, atomic
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.predict.evaluate import EvaluationResult, evaluate_model
 from cloverleaf.training.callbacks.record import RecordCallback
@@ -66,8 +65,8 @@ def finish(
     device = "cpu" if runtime.accelerator == "cpu" else runtime.accelerator
     judged = evaluate_model(model, val, data=config.data, config=config.evaluation, device=device)
     metrics = _metrics(config, record, judged, runtime, notes)
-    (run_dir / "predictions.json").write_text(json.dumps(judged.rows), encoding="utf-8")
-    _write_json(run_dir / "metrics.json", metrics)
+    atomic.write_json(run_dir / "predictions.json", judged.rows)
+    atomic.write_json(run_dir / "metrics.json", metrics, indent=2)
     draw_run(config, model, train, val, record.rows, judged)
     from cloverleaf.reports.report import write_report
 
@@ -103,12 +102,6 @@ def _metrics(
             "torch": torch.__version__,
         },
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False), encoding="utf-8")
-    temporary.replace(path)
 
 
 def _number(value: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from cloverleaf import __version__
+from cloverleaf import __version__, atomic
 from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.models.catalog import empty_detector
 from cloverleaf.models.detector import Detector
@@ -63,7 +62,7 @@ def save(
     for key, value in model.state_dict().items():
         stored = value.detach().cpu().contiguous()
         tensors[key] = stored.half() if half and stored.is_floating_point() and key != "head.anchors_px" else stored
-    _write_atomically(Path(path), to_bytes(tensors, {_KEY: json.dumps(_ADAPTER.dump_python(facts, mode="json"))}))
+    atomic.write_bytes(Path(path), to_bytes(tensors, {_KEY: json.dumps(_ADAPTER.dump_python(facts, mode="json"))}))
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Detector:
@@ -131,21 +130,3 @@ def _parse_metadata(path: Path, text: str) -> WeightsMetadata:
         first: Any = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"])
         raise CheckpointError(f"{path}: damaged metadata", f"{key}: {first['msg']}", "make the file again") from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

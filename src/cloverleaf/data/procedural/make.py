@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cloverleaf import atomic
 from cloverleaf.data.procedural.annotate import document, image_record, object_records
 from cloverleaf.data.procedural.individuals import Individual, make_individuals
 from cloverleaf.data.procedural.scene import make_scene
@@ -150,8 +151,7 @@ def _read_marker(path: Path) -> dict[str, Any] | None:
 
 
 def _write_marker(output: Path, parameters: _Parameters, *, complete: bool) -> None:
-    text = json.dumps({"parameters": asdict(parameters), "complete": complete}, indent=2)
-    (output / MARKER).write_text(text + "\n", encoding="utf-8")
+    atomic.write_json(output / MARKER, {"parameters": asdict(parameters), "complete": complete}, indent=2)
 
 
 def _write_split(

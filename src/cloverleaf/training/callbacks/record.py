@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from cloverleaf import atomic
 from cloverleaf.predict.evaluate import EvaluationResult
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
@@ -109,9 +110,7 @@ class RecordCallback(Checkpoint):
         writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in self.rows)
-        temporary = self.run_dir / "results.tmp"
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        temporary.replace(self.run_dir / "results.csv")
+        atomic.write_text(self.run_dir / "results.csv", text.getvalue())
 
     def _write_weights(self, result: EvaluationResult | None, epoch: int) -> None:
         metadata = self.metadata
