@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.data.image_io import read_resized
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.errors import ConfigError, ImageError
@@ -23,11 +24,6 @@ logger = logging.getLogger(__name__)
 _MIB = 1 << 20
 _SPARE = 0.9  # share of the free memory or disk that a cache may take
 _BLOCK = 256
-
-
-def usable_cpus() -> int:
-    """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ImageCache:

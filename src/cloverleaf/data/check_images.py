@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cloverleaf.data.cpus import resolve_threads
 from cloverleaf.data.image_io import MAX_PIXELS, read_image
 from cloverleaf.data.records import Fault, Location
 from cloverleaf.errors import ImageError
@@ -47,8 +47,7 @@ class ImageFacts:
 
 def inspect_all(paths: Iterable[Path], workers: int = -1) -> Iterator[ImageFacts]:
     """Facts of each file, in order; threads, because decoding and hashing leave the interpreter free."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(count if workers < 0 else max(workers, 1)) as pool:
+    with ThreadPoolExecutor(resolve_threads(workers)) as pool:
         yield from pool.map(inspect, paths)
 
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cloverleaf.data.cache import ImageCache, open_cache, usable_cpus
+from cloverleaf.data.cache import ImageCache, open_cache
 from cloverleaf.data.config import AugmentConfig, DataConfig
+from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.data.image_io import resized_hw
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.policy import FirstTime, TrainPolicy, load_sample, mosaic_allowed

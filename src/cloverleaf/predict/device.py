@@ -6,6 +6,8 @@ import torch
 
 from cloverleaf.errors import ConfigError
 
+_KNOWN = "use auto, cpu, cuda, cuda:N or mps"
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device for ``auto`` (CUDA where there is one, else the CPU) or a torch device name.
@@ -23,9 +25,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(
-            f"no device {device!r}", str(error).splitlines()[0], "use auto, cpu, cuda or cuda:N"
-        ) from error
+        raise ConfigError(f"no device {device!r}", str(error).splitlines()[0], _KNOWN) from error
+    if resolved.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"no device {device!r}", f"Cloverleaf does not run on {resolved.type}", _KNOWN)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {device!r} is not here", f"{torch.cuda.device_count()} CUDA device(s) are visible", "use cpu"

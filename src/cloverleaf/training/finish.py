@@ -14,12 +14,13 @@ import torch
 from rich.console import Console
 
 from cloverleaf import __version__, atomic
+from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.predict.evaluate import EvaluationResult, evaluate_model
 from cloverleaf.training.callbacks.record import RecordCallback
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.pictures import draw_run
-from cloverleaf.training.runtime import Runtime, usable_cpus
+from cloverleaf.training.runtime import Runtime
 from cloverleaf.weights.format import load
 
 
@@ -62,12 +63,11 @@ def finish(
     if not is_first:
         return result
     model = load(result.best_weights)
-    device = "cpu" if runtime.accelerator == "cpu" else runtime.accelerator
-    judged = evaluate_model(model, val, data=config.data, config=config.evaluation, device=device)
+    judged = evaluate_model(model, val, data=config.data, config=config.evaluation, device=runtime.device)
     metrics = _metrics(config, record, judged, runtime, notes)
     atomic.write_json(run_dir / "predictions.json", judged.rows)
     atomic.write_json(run_dir / "metrics.json", metrics, indent=2)
-    draw_run(config, model, train, val, record.rows, judged)
+    draw_run(config, model, train, val, record.rows, judged, device=runtime.device)
     from cloverleaf.reports.report import write_report
 
     report = write_report(run_dir)

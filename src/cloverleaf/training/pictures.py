@@ -27,21 +27,21 @@ def draw_run(
     val: DetectionIndex,
     rows: list[Row],
     judged: EvaluationResult,
+    *,
+    device: str,
 ) -> None:
-    """Write every picture of the run into its `pictures` folder."""
+    """Write every picture of the run into its `pictures` folder; the model looks at images on ``device``."""
     folder = config.output_dir / "pictures"
     figures.plot_losses_and_ap(rows, folder / "training.png")
     figures.plot_labels(train, folder / "labels.png")
     draw_evaluation(judged.metrics, folder)
     confidence = judged.metrics.confidence if np.isfinite(judged.metrics.confidence) else FALLBACK_CONFIDENCE
-    draw_predictions_beside_truth(
-        compare(model, val, config.data.image_size, confidence), val.names, folder / "predictions.png"
-    )
+    predictor = Predictor(model, confidence=confidence, image_size=config.data.image_size, device=device)
+    draw_predictions_beside_truth(compare(predictor, val), val.names, folder / "predictions.png")
 
 
-def compare(model: Detector, index: DetectionIndex, image_size: int, confidence: float) -> list[Comparison]:
-    """Some images, evenly spread over the split, with their objects and what the model finds in them."""
-    predictor = Predictor(model, confidence=confidence, image_size=image_size)
+def compare(predictor: Predictor, index: DetectionIndex) -> list[Comparison]:
+    """Some images, evenly spread over the split, with their objects and what the predictor finds in them."""
     items = []
     for i in np.linspace(0, len(index) - 1, min(SHOWN_IMAGES, len(index))).round().astype(int).tolist():
         try:

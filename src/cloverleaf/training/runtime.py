@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.errors import ConfigError
+from cloverleaf.predict.device import resolve_device
 from cloverleaf.training.config import RuntimeConfig
 
 _LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -34,6 +36,11 @@ class Runtime:
     reason: str
 
     @property
+    def device(self) -> str:
+        """Device of what only the first process does, such as judging the finished weights."""
+        return f"{self.accelerator}:{self.devices[0]}" if isinstance(self.devices, list) else self.accelerator
+
+    @property
     def lightning_precision(self) -> str:
         """Lightning's name of the precision."""
         return _LIGHTNING_PRECISION[self.precision]
@@ -47,11 +54,6 @@ def world() -> tuple[int, int, int]:
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(size))))
     return rank, size, local
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
@@ -69,24 +71,12 @@ def resolve_runtime(config: RuntimeConfig) -> Runtime:
         ConfigError: the device is not there, or the precision does not work on it.
     """
     _, size, local = world()
-    kind, _, index = config.device.partition(":")
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"no device {config.device!r}", "", "use auto, cpu, cuda, cuda:N or mps")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"--device {config.device} asked for", "this machine shows no CUDA device", "use --device cpu"
-        )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("--device mps asked for", "this machine shows no MPS device", "use --device cpu")
-    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
-        raise ConfigError(f"no device {config.device}", f"there are {torch.cuda.device_count()}", "count from cuda:0")
-    if kind == "cpu":
+    device = resolve_device(config.device)
+    if device.type == "cpu":
         torch.set_num_threads(config.threads or max(usable_cpus() // local, 1))
-    precision, reason = _precision(config.precision, kind)
-    devices: int | list[int] = local if size > 1 else ([int(index)] if kind == "cuda" and index else 1)
-    return Runtime(kind, devices, size // local, precision, reason)
+    precision, reason = _precision(config.precision, device.type)
+    chosen = [device.index] if device.type == "cuda" and device.index is not None else 1
+    return Runtime(device.type, local if size > 1 else chosen, size // local, precision, reason)
 
 
 def _precision(asked: str, kind: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 
 from cloverleaf import atomic
+from cloverleaf.data.cpus import resolve_threads
 from cloverleaf.data.procedural.annotate import document, image_record, object_records
 from cloverleaf.data.procedural.individuals import Individual, make_individuals
 from cloverleaf.data.procedural.scene import make_scene
@@ -169,8 +169,7 @@ def _write_split(
         (output / "images" / name).write_bytes(encoded.tobytes())
         return image_record(scene, number + 1, name), object_records(scene, number + 1)
 
-    threads = len(os.sched_getaffinity(0)) if workers < 0 and hasattr(os, "sched_getaffinity") else max(workers, 1)
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(resolve_threads(workers)) as pool:
         drawn = list(pool.map(draw, numbers))
     images = [image for image, _ in drawn]
     annotations = [record for _, records in drawn for record in records]
