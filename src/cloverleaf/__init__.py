@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cloverleaf.models.catalog import create_model, list_models
     from cloverleaf.predict.evaluate import evaluate
     from cloverleaf.predict.predictor import Predictor
-    from cloverleaf.structures.detections import Detections
     from cloverleaf.recipes.api import train
+    from cloverleaf.structures.detections import Detections
     from cloverleaf.weights.format import load, save
 
 _PUBLIC = {

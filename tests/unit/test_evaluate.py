@@ -119,7 +119,7 @@ def test_command_prints_tables_and_writes_files(dataset: Path, weights: Path, tm
     assert metrics["image_size"] == 96 and metrics["objects"] == len(SIZES) - 1
     rows = json.loads((out / "predictions.json").read_text())
     assert len(rows) == metrics["detections"] > 0 and set(rows[0]) == {"image_id", "category_id", "bbox", "score"}
-    for name in ("pr_curve.png", "confusion_matrix.png"):
+    for name in ("precision_recall.png", "confusion.png"):
         assert cv2.imread(str(out / name)) is not None
     as_json = run("-w", weights, "-d", dataset, "-o", out, "--workers", 0, "--json", "--image-size", 100, "--no-fuse")
     assert json.loads(as_json.stdout)["image_size"] == 128  # rounded up to the stride

@@ -12,16 +12,16 @@ import typer
 
 def train(
     model: Annotated[
-        str | None, typer.Option(help="catalog name or BACKBONE+NECK+HEAD [default: the recipe's]")
+        str | None, typer.Option(help="catalog name or BACKBONE+NECK+HEAD (default: the recipe's)")
     ] = None,
     data: Annotated[str | None, typer.Option(help="data.yaml, COCO JSON or folder")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="passes over the training split")] = None,
     image_size: Annotated[int | None, typer.Option(min=32, help="side of the network input in pixels")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="images per iteration over all processes")] = None,
-    output: Annotated[Path | None, typer.Option(help="run folder [default: runs/train, numbered]")] = None,
+    output: Annotated[Path | None, typer.Option(help="run folder (default: runs/train, numbered)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --output exactly")] = False,
     recipe: Annotated[
-        str | None, typer.Option(help="packaged recipe [default: chosen by the size of the data]")
+        str | None, typer.Option(help="packaged recipe (default: chosen by the size of the data)")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="config.yaml of a run to repeat")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of weights, order and augmentation")] = None,

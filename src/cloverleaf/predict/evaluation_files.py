@@ -24,7 +24,7 @@ def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = Tr
 
 
 def draw_evaluation(metrics: CocoMetrics, folder: Path) -> None:
-    """Draw ``precision_recall.png``, ``confidence.png`` and ``confusion.png``; nothing for a dataset without classes."""
+    """Draw ``precision_recall.png``, ``confidence.png`` and ``confusion.png``; nothing where there are no classes."""
     if not metrics.per_class:
         return
     import numpy as np

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloverleaf.errors import ConfigError
 from cloverleaf.recipes.resolve import resolve, resume_config
 from cloverleaf.training.config_io import merge, parse_assignments
 from cloverleaf.training.run_dir import next_free
@@ -46,6 +47,7 @@ def train(
         >>> detector = cloverleaf.Predictor(result.best_weights)  # doctest: +SKIP
     """
     from cloverleaf.training.fit import fit
+    from cloverleaf.training.runtime import world
 
     changes = _named(model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size)
     extra = parse_assignments(overrides) if isinstance(overrides, list) else dict(overrides or {})
@@ -54,6 +56,10 @@ def train(
         run_dir = Path(output) if output is not None else _latest()
         resolved, reason = resume_config(run_dir, changes), "resumed"
     else:
+        if output is None and world()[1] > 1:
+            raise ConfigError(
+                "several processes without --output", "each would choose a folder of its own", "name one with --output"
+            )
         folder = Path(output) if output is not None else next_free(Path("runs/train"))
         resolved, reason = resolve(merge(changes, {"output": str(folder)}), recipe=recipe, config_file=config)
     from rich.console import Console
@@ -84,8 +90,6 @@ def _named(**options: Any) -> dict[str, Any]:
 
 def _latest() -> Path:
     """The run folder of `runs/` that was written last."""
-    from cloverleaf.errors import ConfigError
-
     runs = sorted(Path("runs").glob("*/checkpoint"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise ConfigError(

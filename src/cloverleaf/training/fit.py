@@ -252,3 +252,5 @@ def _quieten_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\.pytorch\..*", category=UserWarning)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch's pytree
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # 1x1 in channels_last

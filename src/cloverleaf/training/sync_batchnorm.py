@@ -26,20 +26,19 @@ class _AllReduceSum(torch.autograd.Function):
 class CpuSyncBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose training statistics are those of the global batch; same state dict as `BatchNorm2d`.
 
-    (B, C, H, W) -> (B, C, H, W). Statistics are in float32; the running variance is the unbiased one.
+    (B, C, H, W) -> (B, C, H, W). Statistics are at least in float32; the running variance is the unbiased one.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise; plain BatchNorm in evaluation or in a single process."""
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = values.new_full((1,), values.numel() / values.shape[1])
-        local = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])
-        total = _AllReduceSum.apply(local)
-        size = total[-1]
-        mean, square = total[:-1].div(size).chunk(2)
-        variance = (square - mean.square()).clamp_min(0)
+        total = _AllReduceSum.apply(torch.cat([values.sum((0, 2, 3)), count]))
+        mean, size = total[:-1] / total[-1], total[-1]
+        centred = values - mean[None, :, None, None]  # two passes: the mean of squares would cancel digits
+        variance = _AllReduceSum.apply(centred.square().sum((0, 2, 3))) / size
         with torch.no_grad():
             if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
                 self.num_batches_tracked += 1
@@ -49,10 +48,10 @@ class CpuSyncBatchNorm2d(nn.BatchNorm2d):
         scale = torch.rsqrt(variance + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -mean * scale
+        normalised = centred * scale[None, :, None, None]
         if self.bias is not None:
-            shift = shift + self.bias
-        return (values * scale[None, :, None, None] + shift[None, :, None, None]).to(x.dtype)
+            normalised = normalised + self.bias[None, :, None, None]
+        return normalised.to(x.dtype)
 
 
 def synchronise_batchnorm(model: nn.Module, device_kind: str) -> nn.Module:

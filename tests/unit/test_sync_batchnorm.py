@@ -1,0 +1,60 @@
+"""Synchronised BatchNorm on the CPU: two processes with half the batch each equal one process with the whole."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from cloverleaf.training.sync_batchnorm import CpuSyncBatchNorm2d, synchronise_batchnorm
+
+BATCH = torch.randn(6, 3, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 2
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, eps=1e-3, momentum=0.03), nn.SiLU(), nn.BatchNorm2d(4, affine=False)
+    )
+    return layers.double().train()
+
+
+def gradients(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    (model(images).square() * torch.linspace(0, 1, 5, dtype=torch.float64)).sum().backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    model = synchronise_batchnorm(network(), "cpu")
+    found = gradients(model, BATCH[:2] if rank == 0 else BATCH[2:])  # unequal shares
+    for gradient in found:
+        dist.all_reduce(gradient)
+    if rank == 0:
+        torch.save({"gradients": found, "state": model.state_dict()}, Path(folder) / "found.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_equals_one_process(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    model = network()
+    torch.testing.assert_close(found["gradients"], gradients(model, BATCH), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found["state"], dict(model.state_dict()), rtol=1e-10, atol=1e-12)
+
+
+def test_names_and_evaluation_stay() -> None:
+    plain, synced = network().eval(), synchronise_batchnorm(network(), "cpu").eval()
+    assert list(plain.state_dict()) == list(synced.state_dict())
+    assert sum(isinstance(module, CpuSyncBatchNorm2d) for module in synced.modules()) == 2
+    torch.testing.assert_close(synced(BATCH), plain(BATCH))
