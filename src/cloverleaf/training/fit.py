@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from torch.utils.data import DataLoader
@@ -219,6 +220,7 @@ def _trainer(
         devices=runtime.devices,
         num_nodes=runtime.nodes,
         strategy=DDPStrategy(process_group_backend=backend) if world_size > 1 else "auto",
+        plugins=[LightningEnvironment()] if world_size == 1 else None,  # a SLURM allocation alone is one process
         precision=runtime.lightning_precision,
         max_epochs=config.epochs,
         logger=TensorBoardLogger(save_dir=run_dir, name="", version="tensorboard"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -47,13 +48,18 @@ class Runtime:
 
 
 def world() -> tuple[int, int, int]:
-    """(rank, world size, processes on this machine) as torchrun or SLURM says; (0, 1, 1) for a single process."""
-    size = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
-    if size == 1:
-        return 0, 1, 1
-    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", str(size))))
-    return rank, size, local
+    """(rank, world size, processes on this machine) as torchrun or srun says; (0, 1, 1) for a single process.
+
+    An allocation alone (`sbatch` without `srun`) starts one process, whatever SLURM_NTASKS says.
+    """
+    told = os.environ
+    if "RANK" in told and "WORLD_SIZE" in told:
+        rank, size = int(told["RANK"]), int(told["WORLD_SIZE"])
+        return rank, size, int(told.get("LOCAL_WORLD_SIZE", size))
+    if "SLURM_STEP_ID" in told and int(told.get("SLURM_NTASKS", "1")) > 1:
+        tasks = told.get("SLURM_STEP_TASKS_PER_NODE", told["SLURM_NTASKS"])  # such as 4(x2)
+        return int(told["SLURM_PROCID"]), int(told["SLURM_NTASKS"]), int(re.split(r"[(,]", tasks)[0])
+    return 0, 1, 1
 
 
 @cache
