@@ -24,5 +24,5 @@ def small() -> TrainConfig:
             warmup_bias_lr=0.0, nominal_batch=0,
         ),
         ema=EmaConfig(decay=0.998, ramp=100.0),
-        assigner_warmup_epochs=0,
+        assigner_warmup=0.4,
     )  # fmt: skip

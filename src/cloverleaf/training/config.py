@@ -123,7 +123,7 @@ class TrainConfig:
         seed: of weights, order and augmentation.
         multi_scale: draw the input size of every batch from 0.5 to 1.5 times the image size.
         auto_anchor: fit anchors to the training boxes when the model's own recall is below 98 %.
-        assigner_warmup_epochs: use every anchor-ratio candidate as a positive for so many first epochs.
+        assigner_warmup: share of the epochs, from the first, in which every anchor-ratio candidate is a positive.
         save_every: also keep the weights of every n-th epoch; 0 for best and last only.
         patience: stop after so many epochs without a better fitness; 0 never stops early.
     """
@@ -134,7 +134,7 @@ class TrainConfig:
     seed: Annotated[int, Field(ge=0)] = 0
     multi_scale: bool = False
     auto_anchor: bool = True
-    assigner_warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    assigner_warmup: Annotated[float, Field(ge=0, le=1)] = 0.0
     save_every: Annotated[int, Field(ge=0)] = 0
     patience: Annotated[int, Field(ge=0)] = 0
     output: str = ""

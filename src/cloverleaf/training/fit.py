@@ -191,7 +191,7 @@ def _build_task(
     reduce = sum_over_processes if world_size > 1 else None
     criterion = build_criterion(model, config.loss, image_size=config.data.image_size, reduce=reduce)
     warmup = None
-    if config.assigner_warmup_epochs:
+    if config.assigner_warmup:
         warmup = build_criterion(
             model, replace(config.loss, assigner="anchor_ratio"), image_size=config.data.image_size, reduce=reduce
         )

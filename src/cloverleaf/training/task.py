@@ -26,7 +26,7 @@ class DetectionTask(pl.LightningModule):
     Args:
         model: the detector under training.
         criterion: its loss.
-        warmup_criterion: the loss of the first `config.assigner_warmup_epochs` epochs, or None.
+        warmup_criterion: the loss of the first `config.assigner_warmup` of the epochs, or None.
         schedule: learning rates and accumulation.
         config: the run.
     """
@@ -50,7 +50,8 @@ class DetectionTask(pl.LightningModule):
     def criterion(self) -> AnchorCriterion:
         """The loss of the current epoch."""
         criterion, warmup = self._criteria
-        return warmup if warmup is not None and self.current_epoch < self.config.assigner_warmup_epochs else criterion
+        warming = self.current_epoch < round(self.config.assigner_warmup * self.config.epochs)
+        return warmup if warmup is not None and warming else criterion
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser; learning rates are set before every iteration."""
