@@ -23,7 +23,8 @@ from cloverleaf.evaluation.coco import METRIC_NAMES
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.metadata import WeightsMetadata
-from cloverleaf.predict.evaluate import evaluate, evaluate_model, match_classes
+from cloverleaf.predict.classes import match_classes
+from cloverleaf.predict.evaluate import evaluate, evaluate_model
 from cloverleaf.weights.format import save
 from square_finder import SquareFinder
 
@@ -89,9 +90,30 @@ def test_classes_are_matched_by_name() -> None:
     assert match_classes(("a", "b"), ("a", "b"), (7, 9)) == (7, 9)
     assert match_classes(("b", "a"), ("a", "b"), (7, 9)) == (9, 7)
     assert match_classes(None, ("a", "b"), (7, 9)) == (7, 9)
-    for names in (("a", "c"), ("a",), ("a", "b", "c"), ("a", "a")):
-        with pytest.raises(DataError, match="classes of the weights"):
+    assert match_classes(("c", "b", "d", "a"), ("a", "b"), (7, 9)) == (None, 9, None, 7)
+    for names, says in (
+        (("a", "c"), r"1 of 2 are missing \['b'\]"),
+        (("a",), "missing"),
+        (("a", "b", "a"), "several"),
+    ):
+        with pytest.raises(DataError, match=says):
             match_classes(names, ("a", "b"), (7, 9))
+
+
+def test_classes_that_the_dataset_lacks_are_dropped(dataset: Path, weights: Path, tmp_path: Path) -> None:
+    content = json.loads(dataset.read_text())
+    content["categories"] = content["categories"][1:]  # no ghosts any more
+    fewer = dataset.with_name("fewer-val.json")
+    fewer.write_text(json.dumps(content))
+    both = evaluate(SquareFinder(), dataset, image_size=320, device="cpu", workers=0)  # type: ignore[arg-type]
+    square = evaluate(SquareFinder(), fewer, image_size=320, device="cpu", workers=0)  # type: ignore[arg-type]
+    assert both.ignored_classes == () and square.ignored_classes == ("ghost",)
+    assert {row["category_id"] for row in square.rows} == {17}
+    assert square.metrics.values == both.metrics.values and square.metrics["AP50"] == pytest.approx(1)
+    assert square.to_json()["ignored_classes"] == ["ghost"] and len(square.metrics.per_class) == 1
+    result = run("-w", weights, "-d", fewer, "-o", tmp_path, "--workers", 0, "--json", "--conf", 0.9)
+    assert json.loads(result.stdout)["ignored_classes"] == ["ghost"]
+    assert "the weights know 2 classes, the dataset 1 of them" in result.stderr
 
 
 def run(*arguments: object) -> Any:
@@ -136,5 +158,5 @@ def test_command_refuses_what_does_not_fit(dataset: Path, weights: Path, tmp_pat
         assert result.exit_code == 1 and isinstance(result.exception, kind)
     other = SquareFinder(("cat", "dog"))
     other.metadata = SimpleNamespace(class_names=("cat", "dog"), category_ids=None, image_size=96)
-    with pytest.raises(DataError, match=r"only in the weights \['cat', 'dog'\]"):
+    with pytest.raises(DataError, match=r"2 of 2 are missing \['ghost', 'square'\]"):
         evaluate(other, dataset, device="cpu")  # type: ignore[arg-type]

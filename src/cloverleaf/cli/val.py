@@ -73,6 +73,14 @@ def val(
         precision=precision,  # type: ignore[arg-type]
         fuse=fuse,
     )
+    if ignored := result.ignored_classes:
+        judged, known = len(result.metrics.per_class), len(result.metrics.per_class) + len(ignored)
+        shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
+        typer.echo(
+            f"note: the weights know {known} classes, the dataset {judged} of them; what they find of the other "
+            f"{len(ignored)} is dropped ({shown})",
+            err=True,
+        )
     folder = make_folder(output) if output is not None else new_folder(Path("runs/val"))
     write_evaluation(result, folder)
     if json:

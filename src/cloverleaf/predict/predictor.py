@@ -14,8 +14,8 @@ from cloverleaf.errors import ConfigError, suggest
 from cloverleaf.models.detector import Detector
 from cloverleaf.ops.letterbox import LetterboxTransform, letterbox, unletterbox_boxes
 from cloverleaf.ops.nms import batched_nms
+from cloverleaf.predict.detect import Precision, infer, to_input
 from cloverleaf.predict.device import resolve_device
-from cloverleaf.predict.evaluate import Precision, infer, to_input
 from cloverleaf.predict.model import class_names_of, fit_image_size, image_size_of, prepare_model
 from cloverleaf.predict.sources import Picture, to_picture
 from cloverleaf.structures.detections import Detections
