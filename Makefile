@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint format docs-check clean
+.PHONY: demo test test-all lint format clean
 
 # The stamp is newer than the packaging files once everything that they name is installed.
 $(VENV)/.installed: pyproject.toml
@@ -17,10 +17,10 @@ demo: $(VENV)/.installed  ## embedded dataset -> train -> judge -> report with p
 	$(BIN)/cloverleaf demo
 
 test: $(VENV)/.installed  ## everything but the slow tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-all: $(VENV)/.installed  ## the slow tests too
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
