@@ -15,7 +15,7 @@ SRC = Path(__file__).parents[2] / "src" / "cloverleaf"
 RANKS = {
     "errors": 0, "atomic": 0,
     "structures": 1,
-    "ops": 2,
+    "ops": 2, "drawing": 2,
     "layers": 3, "data": 3, "assigners": 3, "losses": 3, "evaluation": 3,
     "backbones": 4, "necks": 4, "heads": 4,
     "models": 5,

@@ -214,9 +214,9 @@ def test_drawing_marks_the_box_in_its_colour_and_leaves_the_input_alone() -> Non
     found = Detections(box, np.ones(1, np.float32), np.zeros(1, np.int64), ("a",), (200, 300))
     drawn = draw_detections(image, found)
     assert image.max() == 0 and drawn.shape == image.shape
-    np.testing.assert_array_equal(drawn[110, 100], (0xE6, 0x19, 0x4B))  # RGB of the first colour
+    np.testing.assert_array_equal(drawn[110, 100], (0x00, 0x72, 0xB2))  # RGB of the first colour
     half = draw_detections(image[::2, ::2].copy(), found)  # a reduced picture: the box is scaled to it
-    np.testing.assert_array_equal(half[55, 50], (0xE6, 0x19, 0x4B))
+    np.testing.assert_array_equal(half[55, 50], (0x00, 0x72, 0xB2))
     np.testing.assert_array_equal(draw_detections(image, found[np.zeros(1, bool)]), image)
 
 

@@ -6,8 +6,6 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,13 +15,11 @@ import torch
 from cloverleaf.reports.figures import (
     plot_confidence_curves,
     plot_confusion,
-    plot_labels,
     plot_losses_and_ap,
     plot_pr_curves,
 )
-from cloverleaf.reports.pictures import Comparison, draw_boxes, draw_predictions_beside_truth, draw_training_batch
+from cloverleaf.reports.pictures import Comparison, draw_predictions_beside_truth, draw_training_batch
 from cloverleaf.reports.report import write_report
-from cloverleaf.reports.style import printable
 from cloverleaf.structures.batch import Targets
 from cloverleaf.structures.detections import Detections
 
@@ -67,44 +63,6 @@ def test_curves_without_any_object(tmp_path: Path) -> None:
         GRID, values, values, values, ("a", "b"), tmp_path / "conf.png", best_confidence=float("nan")
     )
     assert {path.name for path in tmp_path.iterdir()} == {"pr.png", "conf.png"}
-
-
-@pytest.mark.parametrize("objects", [0, 1, 500])
-def test_labels(tmp_path: Path, objects: int) -> None:
-    rng = np.random.default_rng(0)
-    low = rng.uniform(0, 200, (objects, 2))
-    index: Any = SimpleNamespace(
-        names=tuple(f"class-{k}" for k in range(60)),
-        boxes_xyxy=np.concatenate([low, low + rng.uniform(5, 100, (objects, 2))], axis=1),
-        labels=rng.integers(0, 60, objects),
-        areas=rng.uniform(10, 10_000, objects),
-        object_offsets=np.array([0, objects, objects]),
-        sizes_hw=np.array([[300, 300], [300, 300]]),
-    )
-    plot_labels(index, tmp_path / "labels.png")
-    assert content_share(tmp_path / "labels.png") > 0.005
-
-
-def test_printable_replaces_what_the_font_lacks_and_shortens() -> None:
-    assert printable(["cell", "клетка", "细胞", "", "y" * 30]) == [
-        "cell",
-        "клетка",
-        "class 2",
-        "class 3",
-        "y" * 21 + "…",
-    ]
-
-
-def test_boxes_are_drawn_where_they_are() -> None:
-    image = np.full((100, 200, 3), 128, np.uint8)
-    drawn = draw_boxes(image, np.array([[50, 40, 150, 90]]), np.array([0]), ("cell",), side=400)
-    assert drawn.shape == (200, 400, 3) and (image == 128).all()
-    changed = np.argwhere((drawn != 128).any(2))
-    (top, left), (bottom, right) = changed.min(0), changed.max(0)
-    assert abs(left - 100) <= 2 and abs(right - 300) <= 2 and abs(bottom - 180) <= 2
-    assert 55 <= top <= 80  # the label stands above the box
-    blue = drawn[150, 98:103].reshape(-1, 3)
-    assert (blue == (0x00, 0x72, 0xB2)).all(1).any(), "colours must stay RGB"
 
 
 def test_training_batch_grid(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The overview picture of `data stats`."""
+"""The overview picture of a dataset, for `data stats` and for the report of a run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cloverleaf.data.contact_sheet import INK, class_colours
 from cloverleaf.data.index import DetectionIndex
+from cloverleaf.drawing.figure import figure
+from cloverleaf.drawing.palette import INK, SEQUENTIAL, class_colours, colour_of
+from cloverleaf.drawing.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SPLIT_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MAX_CLASSES = 40
 _MAX_POINTS = 6000
 _MAX_LEGEND = 16
@@ -22,24 +23,17 @@ _MAX_LEGEND = 16
 
 def draw_overview(indexes: Mapping[str, DetectionIndex], names: tuple[str, ...], path: Path) -> None:
     """Class counts, objects per image, box sides with the COCO limits, aspect ratios, box shapes and box centres."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 8.6 + max(0, min(len(names), _MAX_CLASSES) - 16) * 0.12), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(2, 3)
-    colours = dict(zip(indexes, _SPLIT_COLOURS * (len(indexes) // len(_SPLIT_COLOURS) + 1), strict=False))
-    _classes(grid[0, 0], indexes, names, colours)
-    _per_image(grid[0, 1], indexes, colours)
-    _sides(grid[0, 2], indexes, colours)
-    _aspects(grid[1, 0], indexes, colours)
-    _shapes(grid[1, 1], indexes, names)
-    _centres(grid[1, 2], indexes, figure)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.title.set_fontweight("bold")
-        axes.tick_params(colors=INK, labelsize=9)
-    figure.savefig(path, dpi=110)
+    colours = {split: colour_of(k) for k, split in enumerate(indexes)}
+    with figure(path, 14, 8.2 + max(0, min(len(names), _MAX_CLASSES) - 16) * 0.12) as drawing:
+        grid = drawing.subplots(2, 3)
+        _classes(grid[0, 0], indexes, names, colours)
+        _per_image(grid[0, 1], indexes, colours)
+        _sides(grid[0, 2], indexes, colours)
+        _aspects(grid[1, 0], indexes, colours)
+        _shapes(grid[1, 1], indexes, names)
+        _centres(grid[1, 2], indexes, drawing)
+        objects, images = (sum(map(len, parts)) for parts in ((i.labels for i in indexes.values()), indexes.values()))
+        drawing.suptitle(f"{objects:,} objects in {images:,} images", x=0.01, ha="left", fontweight="bold")
 
 
 def _single(index: DetectionIndex) -> tuple[Any, Any]:
@@ -64,15 +58,20 @@ def _classes(
         left += values[order]
     for row, value in enumerate(left):
         axes.annotate(f"{int(value):,}", (value, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(rows, [names[k] if len(names[k]) <= 22 else f"{names[k][:21]}…" for k in order])
+    shown = printable(names)
+    axes.set_yticks(rows, [shown[k] for k in order])
+    axes.grid(axis="y", visible=False)
     axes.invert_yaxis()
     axes.margins(x=0.14)
-    shown = "" if len(order) == len(names) else f" ({len(order)} most frequent of {len(names)})"
-    axes.set_title(f"Objects per class{shown}")
-    axes.legend(frameon=False, loc="lower right")
+    part = "" if len(order) == len(names) else f" ({len(order)} most frequent of {len(names)})"
+    axes.set_title(f"Objects per class{part}")
+    if len(counts) > 1:
+        axes.legend(loc="lower right")
 
 
 def _per_image(axes: Axes, indexes: Mapping[str, DetectionIndex], colours: Mapping[str, str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     counts = {split: np.diff(index.object_offsets) for split, index in indexes.items()}
     most = max((int(values.max(initial=0)) for values in counts.values()), default=0)
     step = max(1, -(-(most + 1) // 40))
@@ -81,6 +80,7 @@ def _per_image(axes: Axes, indexes: Mapping[str, DetectionIndex], colours: Mappi
         list(counts.values()), bins=bins.tolist(), stacked=True, color=[colours[split] for split in counts], rwidth=0.92
     )
     axes.set(title="Objects per image", xlabel="objects", ylabel="images")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _sides(axes: Axes, indexes: Mapping[str, DetectionIndex], colours: Mapping[str, str]) -> None:
@@ -127,7 +127,7 @@ def _ratio(boxes: Any) -> Any:
 def _shapes(axes: Axes, indexes: Mapping[str, DetectionIndex], names: tuple[str, ...]) -> None:
     """Width against height, coloured by class."""
     rng = np.random.default_rng(0)
-    table = class_colours(len(names))
+    table, shown = class_colours(len(names)), printable(names)
     parts, labels = [], []
     for index in indexes.values():
         boxes, own = _single(index)
@@ -140,14 +140,14 @@ def _shapes(axes: Axes, indexes: Mapping[str, DetectionIndex], names: tuple[str,
     axes.scatter(x, y, s=5 if len(chosen) > 2000 else 12, c=table[joined[chosen]] / 255.0, alpha=0.5, linewidths=0)
     if len(names) <= _MAX_LEGEND:
         for label in np.argsort(-counts, kind="stable").tolist():
-            axes.scatter([], [], s=28, color=table[label] / 255.0, label=names[label])
-        axes.legend(frameon=False, fontsize=8, loc="upper left", handletextpad=0.2, labelspacing=0.2)
+            axes.scatter([], [], s=28, color=table[label] / 255.0, label=shown[label])
+        axes.legend(loc="upper left", handletextpad=0.2, labelspacing=0.2)
     limit = float(np.percentile(sides, 99.9)) * 1.05 if len(sides) else 1.0
     axes.set(title="Width and height by class", xlabel="width, pixels", ylabel="height, pixels")
     axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
 
 
-def _centres(axes: Axes, indexes: Mapping[str, DetectionIndex], figure: Any) -> None:
+def _centres(axes: Axes, indexes: Mapping[str, DetectionIndex], drawing: Any) -> None:
     """Where box centres are, as fractions of the image."""
     total = sum(len(index.labels) for index in indexes.values())
     cells = int(np.clip(np.sqrt(total / 4), 8, 40))
@@ -157,8 +157,9 @@ def _centres(axes: Axes, indexes: Mapping[str, DetectionIndex], figure: Any) -> 
         sizes = np.repeat(np.asarray(index.sizes_hw)[:, ::-1], np.diff(index.object_offsets), axis=0)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / sizes
         heat += np.histogram2d(centres[:, 1], centres[:, 0], bins=cells, range=((0, 1), (0, 1)))[0]
-    image = axes.imshow(heat, extent=(0, 1, 1, 0), cmap="viridis", interpolation="nearest")
-    figure.colorbar(image, ax=axes, shrink=0.82, label="boxes")
+    image = axes.imshow(heat, extent=(0, 1, 1, 0), cmap=SEQUENTIAL, interpolation="nearest", vmin=0)
+    axes.grid(visible=False)
+    drawing.colorbar(image, ax=axes, shrink=0.82, label="boxes")
     axes.set(title="Box centres", xlabel="x / width", ylabel="y / height")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from cloverleaf import atomic
+from cloverleaf.drawing.sheet import save_picture
 from cloverleaf.errors import DataError
 from cloverleaf.predict.draw import draw_detections
 from cloverleaf.predict.sources import Picture, Unreadable
@@ -76,7 +76,7 @@ class ResultFolder:
         source = Path(picture.source or "image.jpg")
         suffix = source.suffix.lower() if source.suffix.lower() in _KEPT_SUFFIXES else ".jpg"
         path = self.reserve(source.stem, suffix)
-        _write_image(path, draw_detections(picture.pixels, detections))
+        save_picture(path, draw_detections(picture.pixels, detections))
         return path
 
     def save_crops(self, picture: Picture, detections: Detections) -> int:
@@ -90,7 +90,7 @@ class ResultFolder:
         for (left, top), (right, bottom), name in zip(low, high, detections.names, strict=True):
             folder = self.folder / "crops" / (re.sub(r"[^\w. -]+", "_", name).strip(". ") or "_")
             folder.mkdir(parents=True, exist_ok=True)
-            _write_image(self.reserve(stem, ".jpg", folder), picture.pixels[top:bottom, left:right])
+            save_picture(self.reserve(stem, ".jpg", folder), picture.pixels[top:bottom, left:right])
         return len(detections)
 
     def record(self, detections: Detections) -> None:
@@ -118,11 +118,3 @@ def categories_of(detections: Detections) -> list[dict[str, Any]]:
     """COCO categories of the model behind ``detections``."""
     ids = detections.category_ids or range(len(detections.class_names))
     return [{"id": i, "name": name} for i, name in zip(ids, detections.class_names, strict=True)]
-
-
-def _write_image(path: Path, rgb: np.ndarray) -> None:
-    """Write RGB pixels; the suffix says the format."""
-    good, data = cv2.imencode(path.suffix, cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGR))
-    if not good:
-        raise DataError(f"cannot encode {path}", "the image format does not take it", "use --no-save")
-    path.write_bytes(data.tobytes())

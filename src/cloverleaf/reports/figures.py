@@ -1,4 +1,4 @@
-"""Figures of a training run and of a dataset, as PNG files."""
+"""Figures of a training run and of an evaluation, as PNG files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloverleaf.data.index import DetectionIndex
-from cloverleaf.reports.style import COLOURS, INK, MUTED, SEQUENTIAL, colour, figure, printable
+from cloverleaf.drawing.figure import figure
+from cloverleaf.drawing.palette import INK, MUTED, SEQUENTIAL, colour_of
+from cloverleaf.drawing.text import printable
 
 Floats = npt.NDArray[np.floating[Any]]
-_MOST_CLASSES = 40  # bars that still can be read
 _MOST_LINES = 8  # lines that still can be told apart
 
 
@@ -33,7 +33,7 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
         top, bottom = drawing.subfigures(2, 1)
         axes = top.subplots(1, max(len(losses), 1), squeeze=False)[0]
         for k, (axis, key) in enumerate(zip(axes, losses, strict=False)):
-            _line(axis, epochs, _column(results, key), colour=colour(k))
+            _line(axis, epochs, _column(results, key), colour=colour_of(k))
             axis.set_title(f"Training loss: {key.removeprefix('train/')}")
             axis.set_ylim(bottom=0)
         left, middle, right = bottom.subplots(1, 3)
@@ -82,98 +82,12 @@ def _ap_axis(
     first: int = 0,
 ) -> None:
     for k, (key, label) in enumerate(lines.items()):
-        _line(axis, epochs, _column(results, key), colour=colour(first + k), label=label)
+        _line(axis, epochs, _column(results, key), colour=colour_of(first + k), label=label)
     axis.set_title(title)
     axis.set_ylim(0, None)
     if axis.get_ylim()[1] < 0.1:
         axis.set_ylim(0, 0.1)
     axis.legend(loc="best")
-
-
-def plot_labels(index: DetectionIndex, path: Path) -> None:
-    """What a split's labels look like: objects per class, where they are, their shapes and their sizes.
-
-    Args:
-        index: the split; only its arrays are read, no image is opened.
-        path: the PNG to write.
-    """
-    boxes = np.asarray(index.boxes_xyxy, dtype=np.float64).reshape(-1, 4)
-    labels = np.asarray(index.labels)
-    counts = np.diff(np.asarray(index.object_offsets, dtype=np.int64)).astype(np.int64)
-    sizes_wh = np.repeat(np.asarray(index.sizes_hw)[:, ::-1], counts, axis=0).astype(np.float64)
-    wh = boxes[:, 2:] - boxes[:, :2]
-    with figure(path, 11, 7.4) as drawing:
-        (classes, centres), (shapes, sides) = drawing.subplots(2, 2)
-        _class_counts(classes, labels, index.names)
-        drawing.suptitle(f"{len(boxes):,} objects in {len(counts):,} images", x=0.01, ha="left", fontweight="bold")
-        _heat(centres, (boxes[:, :2] + boxes[:, 2:]) / 2 / np.maximum(sizes_wh, 1), "Where the objects' centres are")
-        centres.set_xlabel("x / image width")
-        centres.set_ylabel("y / image height")
-        centres.invert_yaxis()
-        _heat(shapes, wh / np.maximum(sizes_wh, 1), "Width and height of the boxes")
-        shapes.set_xlabel("width / image width")
-        shapes.set_ylabel("height / image height")
-        _side_histogram(sides, np.asarray(index.areas, dtype=np.float64))
-
-
-def _class_counts(axis: Any, labels: npt.NDArray[Any], names: Sequence[str]) -> None:
-    counts = np.bincount(labels, minlength=len(names))
-    order = np.argsort(-counts, kind="stable")[:_MOST_CLASSES]
-    shown = printable(list(names))
-    axis.barh(np.arange(len(order)), counts[order], color=COLOURS[0], height=0.72)
-    axis.set_yticks(np.arange(len(order)), [shown[k] for k in order], fontsize=9 if len(order) <= 20 else 6)
-    axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
-    rest = len(names) - len(order)
-    axis.set_title("Objects per class" + (f" (the {len(order)} most frequent of {len(names)})" if rest > 0 else ""))
-    if len(order) <= 20:
-        axis.bar_label(axis.containers[0], labels=[f"{counts[k]:,}" for k in order], padding=3, fontsize=8, color=MUTED)
-        axis.margins(x=0.12)
-
-
-def _heat(axis: Any, points: Floats, title: str) -> None:
-    """Two-dimensional histogram of points in the unit square; the colour is the square root of the count."""
-    bins = int(np.clip(np.sqrt(len(points)), 12, 48))
-    histogram = np.histogram2d(points[:, 1], points[:, 0], bins=bins, range=[[0, 1], [0, 1]])[0]
-    shown = np.ma.masked_equal(np.sqrt(histogram), 0)
-    axis.imshow(shown, cmap=SEQUENTIAL, extent=(0, 1, 0, 1), origin="lower", aspect="auto")
-    axis.set_title(title)
-    axis.grid(visible=False)
-
-
-def _side_histogram(axis: Any, areas: Floats) -> None:
-    """Object sizes on a log scale with COCO's three classes of size."""
-    side = np.sqrt(np.maximum(areas, 1))
-    if len(side):
-        bins = np.geomspace(max(side.min(), 1) * 0.95, side.max() * 1.05, 40)
-        axis.hist(side, bins=bins, color=COLOURS[0])
-    axis.set_xscale("log")
-    low, high = axis.get_xlim()
-    edges = [low, 32.0, 96.0, high]
-    for k, name in enumerate(("small", "medium", "large")):
-        inside = (
-            ((side >= (edges[k] if k else 0)) & (side < (edges[k + 1] if k < 2 else np.inf))).mean() if len(side) else 0
-        )
-        if edges[k] < edges[k + 1]:
-            middle = np.sqrt(max(edges[k], low) * min(edges[k + 1], high))
-            axis.text(
-                middle,
-                1.0,
-                f"{name} {inside:.0%}",
-                transform=axis.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                fontsize=8.5,
-            )
-    for edge in (32, 96):
-        if low < edge < high:
-            axis.axvline(edge, color=MUTED, linestyle="--", linewidth=1)
-    axis.set_xlim(low, high)
-    ticks = [tick for tick in (4, 8, 16, 32, 64, 96, 192, 384, 768, 1536) if low <= tick <= high]
-    axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.minorticks_off()
-    axis.set_xlabel("square root of the object's area, pixels of the stored image")
-    axis.set_title("Object sizes", pad=20)
 
 
 def plot_pr_curves(
@@ -258,7 +172,7 @@ def _class_lines(
             axis.plot(x, rows[k], color=MUTED, alpha=0.3, linewidth=1.0)
     for number, k in enumerate(highlighted):
         label = f"{shown[k]} {notes[k]}" if notes else shown[k]
-        axis.plot(x, rows[k], color=colour(number), linewidth=1.4, label=label)
+        axis.plot(x, rows[k], color=colour_of(number), linewidth=1.4, label=label)
     if present:
         label = f"mean of {len(present)} classes"
         axis.plot(x, np.nanmean(rows[present], axis=0), color=INK, linewidth=2.6, label=label)

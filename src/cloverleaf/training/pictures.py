@@ -6,6 +6,7 @@ import numpy as np
 
 from cloverleaf.data.image_io import read_image
 from cloverleaf.data.index import DetectionIndex
+from cloverleaf.data.stats_plots import draw_overview
 from cloverleaf.errors import ImageError
 from cloverleaf.models.detector import Detector
 from cloverleaf.predict.evaluate import EvaluationResult
@@ -33,7 +34,7 @@ def draw_run(
     """Write every picture of the run into its `pictures` folder; the model looks at images on ``device``."""
     folder = config.output_dir / "pictures"
     figures.plot_losses_and_ap(rows, folder / "training.png")
-    figures.plot_labels(train, folder / "labels.png")
+    draw_overview({config.data.train_split: train}, train.names, folder / "labels.png")
     draw_evaluation(judged.metrics, folder)
     confidence = judged.metrics.confidence if np.isfinite(judged.metrics.confidence) else FALLBACK_CONFIDENCE
     predictor = Predictor(model, confidence=confidence, image_size=config.data.image_size, device=device)
