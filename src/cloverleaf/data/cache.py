@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cloverleaf.data.cpus import usable_cpus
+from cloverleaf.data.cpus import local_processes, usable_cpus
 from cloverleaf.data.image_io import read_resized
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.errors import ConfigError, ImageError
@@ -72,8 +72,7 @@ class ImageCache:
     def _fill_memory(self) -> None:
         free = _available_memory()
         self._state(f"{free / _MIB:,.0f} MiB of memory are free")
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each fills its own
-        if free and self.num_bytes * processes > _SPARE * free:
+        if free and self.num_bytes * local_processes() > _SPARE * free:  # each process fills its own
             raise ConfigError(
                 f"the image cache needs {self.num_bytes / _MIB:,.0f} MiB", f"{free / _MIB:,.0f} MiB of memory are free",
                 'use data.cache="disk" or "none"',

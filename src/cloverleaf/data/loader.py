@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cloverleaf.data.cache import ImageCache, open_cache
 from cloverleaf.data.config import AugmentConfig, DataConfig
-from cloverleaf.data.cpus import usable_cpus
+from cloverleaf.data.cpus import local_processes, usable_cpus
 from cloverleaf.data.image_io import resized_hw
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.policy import FirstTime, TrainPolicy, load_sample, mosaic_allowed
@@ -222,8 +221,7 @@ def resolve_workers(workers: int) -> int:
     """Loader processes for this training process; -1 shares the usable CPUs among the processes of this machine."""
     if workers >= 0:
         return workers
-    local = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return max(1, min(_MAX_WORKERS, usable_cpus() // local))
+    return max(1, min(_MAX_WORKERS, usable_cpus() // local_processes()))
 
 
 def _loader(dataset: Dataset[Sample], batches: Any, workers: int, collate_fn: Any) -> DataLoader[Any]:

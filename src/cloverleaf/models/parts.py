@@ -63,13 +63,16 @@ def check_keys(where: str, values: Mapping[str, Any], known: Iterable[str], *, c
         raise ConfigError(f"{where}: {', '.join(missing)} is missing", "every key is needed", "add it")
 
 
+def invalid_value(prefix: str, error: ValidationError) -> ConfigError:
+    """The first fault that pydantic found, with ``prefix`` before the key."""
+    first = error.errors()[0]
+    key = ".".join(str(step) for step in first["loc"])
+    return ConfigError(f"{prefix}{key} = {first['input']!r} is not valid", first["msg"], "correct the value")
+
+
 def _validated(part: str, cls: type, values: Mapping[str, Any]) -> Any:
     check_keys(part, values, (field.name for field in dataclasses.fields(cls)))
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(step) for step in first["loc"])
-        raise ConfigError(
-            f"{part}.{key} = {first['input']!r} is not valid", first["msg"], "correct the value"
-        ) from None
+        raise invalid_value(f"{part}.", error) from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,22 @@ from cloverleaf.structures.detections import Detections
 _KEPT_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
+def numbered(base: Path, suffix: str = "") -> Iterator[Path]:
+    """``base``, ``base-2``, ``base-3``, ... without end; ``suffix`` comes behind the number."""
+    yield base.with_name(f"{base.name}{suffix}")
+    for number in itertools.count(2):
+        yield base.with_name(f"{base.name}-{number}{suffix}")
+
+
 def new_folder(base: Path) -> Path:
     """Make and return ``base``, or the first free one of ``base-2``, ``base-3``, ..."""
-    number = 1
-    while True:
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+    for folder in numbered(base):
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            number += 1
             continue
         return folder
+    raise AssertionError("numbers do not end")
 
 
 def make_folder(folder: Path) -> Path:
@@ -62,14 +68,9 @@ class ResultFolder:
 
     def reserve(self, name: str, suffix: str, folder: Path | None = None) -> Path:
         """A path in the folder that neither an input nor an earlier output of this run has."""
-        folder = folder or self.folder
-        number = 1
-        while True:
-            path = folder / (f"{name}{suffix}" if number == 1 else f"{name}-{number}{suffix}")
-            if path.resolve() not in self._taken:
-                self._taken.add(path.resolve())
-                return path
-            number += 1
+        path = next(p for p in numbered((folder or self.folder) / name, suffix) if p.resolve() not in self._taken)
+        self._taken.add(path.resolve())
+        return path
 
     def save_picture(self, picture: Picture, detections: Detections) -> Path:
         """Write the annotated picture in the format of its source (JPEG where that cannot be written)."""

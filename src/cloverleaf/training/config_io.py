@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cloverleaf import atomic
 from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.models.parts import invalid_value
 from cloverleaf.training.config import TrainConfig
 
 _ADAPTER: TypeAdapter[TrainConfig] = TypeAdapter(TrainConfig)
@@ -34,11 +35,7 @@ def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> Tra
     try:
         return _ADAPTER.validate_python(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"{where}: {key} = {first['input']!r} is not valid", first["msg"], "correct the value"
-        ) from None
+        raise invalid_value(f"{where}: ", error) from None
 
 
 def _check_keys(values: Mapping[str, Any], known: Mapping[str, Any], where: str, prefix: str) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 from cloverleaf.errors import ConfigError
+from cloverleaf.predict.results import numbered
 
 SUBFOLDERS = ("weights", "checkpoint", "pictures")
 
 
 def next_free(base: Path) -> Path:
     """``base``, or the first of ``base-2``, ``base-3``, ... that does not exist."""
-    if not base.exists():
-        return base
-    return next(path for n in itertools.count(2) if not (path := base.with_name(f"{base.name}-{n}")).exists())
+    return next(path for path in numbered(base) if not path.exists())
 
 
 def create(run_dir: Path) -> None:
