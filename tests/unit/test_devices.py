@@ -23,7 +23,7 @@ def gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     monkeypatch.setattr("cloverleaf.training.runtime.cpu_has_bf16", lambda: False)
-    for name in ("WORLD_SIZE", "SLURM_NTASKS", "LOCAL_WORLD_SIZE"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
     return count
 
@@ -49,8 +49,8 @@ def test_a_run_and_a_prediction_take_the_same_device(
 
 @pytest.mark.parametrize("gpus", [2], indirect=True)
 def test_processes_started_by_torchrun_share_the_machine(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
     runtime = resolve_runtime(RuntimeConfig(device="auto"))
     assert (runtime.device, runtime.devices, runtime.nodes) == ("cuda", 2, 2)
 
