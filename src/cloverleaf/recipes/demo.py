@@ -14,5 +14,5 @@ def demo() -> TrainConfig:
     return replace(
         base, recipe="demo", epochs=12,
         data=replace(base.data, image_size=320, batch_size=16),
-        augment=replace(base.augment, close_mosaic=2),
+        augment=replace(base.augment, close_mosaic=3),
     )  # fmt: skip

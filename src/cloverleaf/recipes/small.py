@@ -16,7 +16,7 @@ def small() -> TrainConfig:
         recipe="small",
         epochs=100,
         model=ModelConfig(name="yolov7-tiny"),
-        data=DataConfig(image_size=320, batch_size=16, cache="ram"),
+        data=DataConfig(image_size=640, batch_size=16, cache="ram"),
         augment=AugmentConfig(
             mosaic=0.5, mosaic9=0.0, mixup=0.0, paste_in=0.0, translate=0.1, scale=0.3, hsv_s=0.4, hsv_v=0.2,
             flipud=0.5, close_mosaic=10,
