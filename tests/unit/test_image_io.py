@@ -179,6 +179,19 @@ def test_bad_files_are_refused_by_name(tmp_path, name):
         assert reason in str(caught.value) and caught.value.fix
 
 
+def test_damaged_exif_is_named(tmp_path):
+    """Pillow raises all kinds of errors; one that came through would end a training run."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.webp"
+    Image.new("RGB", (8, 6)).save(path, exif=exif)
+    assert image_size(path) == (8, 6)
+    path.write_bytes(path.read_bytes().replace(b"MM\x00*", b"MM\x00A"))
+    for read in (image_size, read_image):
+        with pytest.raises(ImageError, match=r"turned\.webp"):
+            read(path)
+
+
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "none.jpg", tmp_path):
         with pytest.raises(ImageError, match=path.name):

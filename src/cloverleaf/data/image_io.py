@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ _REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _HEADER_BYTES = 1 << 17
+# What Pillow and its plugins raise on damaged files.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, TypeError, LookupError, struct.error)
 _MAGIC = (b"\xff\xd8\xff", b"\x89PN")  # JPEG, PNG
 
 
@@ -127,7 +130,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     if header is not None:
         return header.size_hw
     with _pillow(name, path) as opened:
-        turned = opened.getexif().get(_ORIENTATION_TAG, 1) >= 5
+        try:
+            turned = opened.getexif().get(_ORIENTATION_TAG, 1) >= 5
+        except _DAMAGE as error:
+            raise _damaged(name, error) from error
         return (opened.width, opened.height) if turned else (opened.height, opened.width)
 
 
@@ -250,8 +256,12 @@ def _pillow(name: str, source: Any) -> Image.Image:
             raise ImageError(f"{name} is not an image", "no known image format", "remove it from the data") from error
         except Image.DecompressionBombError as error:
             raise ImageError(f"{name} is too large", str(error), "scale it down or cut it into tiles") from error
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ImageError(f"cannot decode {name}", str(error), "the file is damaged: copy it again") from error
+        except _DAMAGE as error:
+            raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    return ImageError(f"cannot decode {name}", str(error), "the file is damaged: copy it again")
 
 
 def _read_with_pillow(name: str, data: bytes) -> Pixels:
@@ -268,8 +278,8 @@ def _read_with_pillow(name: str, data: bytes) -> Pixels:
                 return to_rgb_uint8(np.asarray(image))
             transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             return to_rgb_uint8(np.asarray(image.convert("RGBA" if transparent else "RGB")))
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise ImageError(f"cannot decode {name}", str(error), "the file is damaged: copy it again") from error
+        except _DAMAGE as error:
+            raise _damaged(name, error) from error
 
 
 def _sixteen_bit(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
