@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cloverleaf.data.cache import ImageCache
+from cloverleaf.data.cache import ImageCache, open_cache
 from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_eval_loader, build_train_loader, collate, rectangle_hw, resolve_workers
@@ -96,6 +96,19 @@ def test_batches_do_not_depend_on_workers_or_cache(index, workers, cache):
     assert first[0].images.shape == (4, 3, 64, 64) and first[0].images.dtype == torch.uint8
 
 
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_files_scaled_after_they_were_labelled(tmp_path, cache):
+    """Boxes are in pixels of the labelled size, whatever the file has become; cached or not, evaluated or trained."""
+    index = open_index(make_dataset(tmp_path / "set"), "train")
+    row = 3
+    path, (height, width) = index.image_path(row), index.size_hw(row)
+    cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (width // 2, height // 2)))
+    sample = load_sample(index, row, 64, open_cache(index, 64, cache, area=False), augmenting=False)
+    assert sample.original_hw == (height, width)
+    expected = index.objects(row).boxes_xyxy * 64 / max(height, width)
+    np.testing.assert_allclose(sample.boxes_xyxy, expected, atol=0.5)
+
+
 def test_epoch_and_seed_change_samples_and_order(index):
     policy, other = TrainPolicy(index, STRONG, 64, seed=0), TrainPolicy(index, STRONG, 64, seed=1)
     one = policy.build(0, 3).image
@@ -136,7 +149,7 @@ def test_resuming_in_the_middle_continues_the_stream(index):
         sampler.resume(2, 99)
 
 
-@pytest.mark.parametrize("num_images", [1, 7, 13, 16])
+@pytest.mark.parametrize("num_images", [1, 7, 9, 10, 13, 16])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_training_shards(num_images, world):
     """Equal steps everywhere, nothing lost, and the n-th batches together are the n-th batch of one process."""
@@ -146,7 +159,7 @@ def test_training_shards(num_images, world):
     assert {i for shard in shards for _, i in shard} == set(range(num_images))
     single = list(TrainBatchSampler(EpochSampler(num_images, seed=3), 2 * world))
     split = [list(TrainBatchSampler(sampler, 2)) for sampler in samplers]
-    assert len({len(batches) for batches in split}) == 1
+    assert {len(batches) for batches in split} == {len(single)} == {len(TrainBatchSampler(samplers[0], 2))}
     for step in range(num_images // (2 * world)):
         assert set(single[step]) <= {key for batches in split for key in batches[step]}
 

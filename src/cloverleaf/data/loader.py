@@ -241,6 +241,8 @@ def _loader(dataset: Dataset[Sample], batches: Any, workers: int, collate_fn: An
 
 
 def _start_worker(_: int) -> None:
-    """One thread per worker: the parallelism is in the number of workers."""
+    """One thread per worker, as the parallelism is in their number; and stderr as it was before any live display,
+    whose lock another thread may have held at the moment of the fork."""
+    sys.stderr = sys.__stderr__ or sys.stderr
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cloverleaf.data.cache import ImageCache
 from cloverleaf.data.config import AugmentConfig
-from cloverleaf.data.image_io import read_resized
+from cloverleaf.data.image_io import read_resized, resized_hw
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.transforms.colour import draw_hsv, jitter_hsv
 from cloverleaf.data.transforms.geometry import PerspectiveDraw, draw_perspective, flip, letterbox_sample, move, warp
@@ -71,6 +71,8 @@ def load_sample(
         image, original_hw = cached, index.size_hw(i)
     else:
         image, original_hw = read_resized(index.image_path(i), image_size, area=not augmenting)
+        if resized_hw(index.size_hw(i), image_size) == image.shape[:2]:
+            original_hw = index.size_hw(i)  # in whose pixels the boxes are, even if the file was scaled since
     objects = index.objects(i)
     height, width = original_hw
     sample = Sample(

@@ -59,8 +59,9 @@ class EpochSampler(Sampler[Key]):
 class TrainBatchSampler(Sampler[list[Key]]):
     """Groups the keys of an `EpochSampler` into batches.
 
-    The last, smaller batch is kept; only a single left-over sample joins the batch before it, because batch
-    normalisation has nothing to normalise over in a batch of one.
+    The last, smaller batch is kept; only a single left-over image joins the batch before it, because batch
+    normalisation has nothing to normalise over in a batch of one. Images are counted over all processes, so that the
+    number of batches does not depend on how many processes share them.
 
     Args:
         sampler: the keys.
@@ -72,16 +73,18 @@ class TrainBatchSampler(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever it starts."""
-        return self._count(len(self.sampler))
+        return self._count(0)
 
-    def _count(self, num_keys: int) -> int:
-        full, left = divmod(num_keys, self.batch_size)
+    def _count(self, start: int) -> int:
+        """Batches from the ``start``-th key of each process on."""
+        world_size = self.sampler.world_size
+        full, left = divmod(max(self.sampler.num_images - start * world_size, 0), self.batch_size * world_size)
         alone = left == 1 and full > 0
         return full + (left > 0 and not alone)
 
     def __iter__(self) -> Iterator[list[Key]]:
         keys = iter(self.sampler)
-        for _ in range(self._count(len(self.sampler) - self.sampler.start) - 1):
+        for _ in range(self._count(self.sampler.start) - 1):
             yield list(itertools.islice(keys, self.batch_size))
         if last := list(keys):
             yield last
