@@ -6,7 +6,7 @@ import math
 import platform
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def finish(
     if not is_first:
         return result
     model = load(result.best_weights)
-    judged = evaluate_model(model, val, data=config.data, config=config.evaluation, device=runtime.device)
+    once = replace(config.data, cache="none")  # a cache is not worth filling for one pass
+    judged = evaluate_model(model, val, data=once, config=config.evaluation, device=runtime.device)
     metrics = _metrics(config, record, judged, runtime, notes)
     atomic.write_json(run_dir / "predictions.json", judged.rows)
     atomic.write_json(run_dir / "metrics.json", metrics, indent=2)

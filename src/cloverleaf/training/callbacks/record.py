@@ -50,9 +50,15 @@ class RecordCallback(Checkpoint):
         self.run_dir, self.config, self.ema, self.judge, self.metadata = run_dir, config, ema, judge, metadata
         self.rows: list[Row] = []
         self.best_fitness, self.best_epoch, self.seconds = -1.0, 0, 0.0
+        self.stopped = False
         self._sums: dict[str, Tensor] = {}
         self._batches = self._images = 0
         self._epoch_started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A run that `patience` has ended stays ended when it is resumed."""
+        if self.stopped:
+            trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Begin the epoch's sums."""
@@ -86,10 +92,9 @@ class RecordCallback(Checkpoint):
             for name, value in row.items():
                 if name != "epoch" and value is not None and trainer.logger is not None:
                     trainer.logger.log_metrics({name: float(value)}, step=epoch)
-        fitness = result.metrics.fitness if result is not None else None
-        if self.config.patience and trainer.is_global_zero and epoch - self.best_epoch >= self.config.patience:
-            trainer.should_stop = fitness is not None
-        trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop)
+        late = bool(self.config.patience) and epoch - self.best_epoch >= self.config.patience
+        self.stopped = trainer.strategy.broadcast(late and result is not None)  # only the first process has a result
+        trainer.should_stop = trainer.should_stop or self.stopped
         self._write_checkpoint(trainer)
         if self.announce is not None:
             self.announce(row)
@@ -139,6 +144,7 @@ class RecordCallback(Checkpoint):
             "rows": self.rows,
             "best": [self.best_fitness, self.best_epoch],
             "seconds": self.seconds,
+            "stopped": self.stopped,
             "random": random_state(),
         }
 
@@ -146,5 +152,5 @@ class RecordCallback(Checkpoint):
         """Restore what `state_dict` gave."""
         self.rows = state_dict["rows"]
         self.best_fitness, self.best_epoch = state_dict["best"]
-        self.seconds = state_dict["seconds"]
+        self.seconds, self.stopped = state_dict["seconds"], state_dict["stopped"]
         restore_random_state(state_dict["random"])
