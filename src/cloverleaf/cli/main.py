@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import sys
 
 import typer
@@ -32,8 +34,14 @@ app.command("info")(info)
 app.command("models")(models)
 
 
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
 def main() -> None:
     """Run the command line: exit code 0 good, 1 the work failed, 2 wrong usage."""
+    logging.getLogger("cloverleaf").setLevel(logging.INFO)
+    if logging.lastResort is not None:  # writes to whatever stderr is then, which a live display may have taken over
+        logging.lastResort.setLevel(logging.INFO)
     try:
         app()
     except CloverleafError as error:
@@ -47,6 +55,11 @@ def main() -> None:
         if error.fix:
             console.print(Text(f"  fix: {error.fix}", style="green"))
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -47,13 +47,13 @@ def train(
         torchrun --nproc-per-node 2 -m cloverleaf train --data data.yaml --output runs/two
     """
     from cloverleaf.recipes.api import train as run
-    from cloverleaf.training.config_io import merge, parse_assignments
+    from cloverleaf.training.config_io import merge, nest, parse_assignments
 
     named = {
         "seed": seed, "data.workers": workers, "runtime.device": device, "runtime.precision": precision,
-        "runtime.deterministic": deterministic, "model.weights": weights,
+        "runtime.deterministic": deterministic, "model.weights": None if weights is None else str(weights),
     }  # fmt: skip
-    options = parse_assignments(f"{key}={value}" for key, value in named.items() if value is not None)
+    options = nest({key: value for key, value in named.items() if value is not None})
     run(
         model, data, epochs=epochs, image_size=image_size, batch_size=batch_size, output=output, recipe=recipe,
         config=config, resume=resume, overrides=merge(options, parse_assignments(set_ or [])),

@@ -67,6 +67,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` -> ``{"a": {"b": 1}}``; later keys win."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        nested = merge(nested, value)
+    return nested
+
+
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with ``changes`` laid over it, section by section; neither is modified."""
     merged = dict(base)
@@ -96,9 +106,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"--set {text!r}: the value is not readable", str(error).splitlines()[0], "quote the value"
             ) from None
-        for part in reversed(parts):
-            value = {part: value}
-        nested = merge(nested, value)
+        nested = merge(nested, nest({".".join(parts): value}))
     return nested
 
 
