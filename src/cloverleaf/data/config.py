@@ -43,7 +43,7 @@ class AugmentConfig:
         mosaic: probability that a sample is a mosaic.
         mosaic9: share of the mosaics that have nine tiles instead of four.
         mixup: probability that a mosaic is blended with a second one.
-        copy_paste: share of the outlined objects that are mirrored onto the image.
+        copy_paste: share of the outlined objects of a mosaic that are mirrored onto it.
         paste_in: probability that objects cut from other images are pasted in (needs outlines).
         degrees: rotation range in degrees, +-.
         translate: translation range as a fraction of the size, +-.
