@@ -95,7 +95,8 @@ class CheckReport:
         from rich.table import Table
         from rich.text import Text
 
-        counts = Table(title=f"{self.source}", title_justify="left", title_style="bold")
+        console.print(self.source, style="bold", highlight=False, soft_wrap=True)
+        counts = Table()
         for name in ("split", "format", "images", "objects"):
             counts.add_column(name, justify="right" if name in ("images", "objects") else "left")
         for split, count in self.splits.items():

@@ -50,24 +50,23 @@ class DatasetStats:
     files: tuple[Path, ...]
 
     def print(self, console: Console) -> None:
-        """Two tables: one row per split, one row per class."""
+        """Two tables with a column per split: the numbers, and the objects of each class."""
         from rich.table import Table
 
-        table = Table(title=self.source, title_justify="left", title_style="bold")
-        for name in ("split", "images", "empty", "objects", "most", *SIZES, "median side", "median w/h"):
-            table.add_column(name, justify="left" if name == "split" else "right")
-        for name, stats in self.splits.items():
-            shares = [f"{100 * stats.per_size[size] / max(stats.objects, 1):.1f} %" for size in SIZES]
-            table.add_row(
-                name,
-                f"{stats.images:,}",
-                f"{stats.images_without_objects:,}",
-                f"{stats.objects:,}",
-                f"{stats.per_image['max']:.0f}",
-                *shares,
-                f"{stats.side_px['p50']:.1f} px",
-                f"{stats.aspect['p50']:.2f}",
-            )
+        console.print(self.source, style="bold", highlight=False, soft_wrap=True)
+        splits = list(self.splits.values())
+        table = Table("", *self.splits)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        table.add_row("images", *(f"{stats.images:,}" for stats in splits))
+        table.add_row("images without objects", *(f"{stats.images_without_objects:,}" for stats in splits))
+        table.add_row("objects", *(f"{stats.objects:,}" for stats in splits))
+        table.add_row("most objects in an image", *(f"{stats.per_image['max']:.0f}" for stats in splits))
+        for size, limit in zip(SIZES, ("below 32 x 32 px", "to 96 x 96 px", "above"), strict=True):
+            shares = (100 * stats.per_size[size] / max(stats.objects, 1) for stats in splits)
+            table.add_row(f"{size}, area {limit}", *(f"{share:.1f} %" for share in shares))
+        table.add_row("median box side", *(f"{stats.side_px['p50']:.1f} px" for stats in splits))
+        table.add_row("median width / height", *(f"{stats.aspect['p50']:.2f}" for stats in splits))
         console.print(table)
         classes = Table("class", *self.splits, "all")
         for column in classes.columns[1:]:
