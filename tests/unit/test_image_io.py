@@ -65,6 +65,14 @@ def test_colour_files_are_read_alike(tmp_path, name):
         assert image_size(source) == (48, 64)
 
 
+def test_a_profile_that_libpng_dislikes_is_passed_over_in_silence(tmp_path, capfd):
+    image = Image.fromarray(picture())
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "profile.png", icc_profile=b"\0" * 64 + b"\xff" * 200)
+    np.testing.assert_array_equal(read_image(tmp_path / "profile.png"), read_image(tmp_path / "plain.png"))
+    assert capfd.readouterr().err == ""
+
+
 def test_grey_kinds(tmp_path):
     grey = np.repeat(np.repeat(np.arange(0, 256, 8, dtype=np.uint8)[None], 8, 0)[..., None], 3, 2)
     cases = {

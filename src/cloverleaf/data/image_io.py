@@ -223,10 +223,23 @@ def _decode(name: str, data: bytes, header: ImageHeader | None, factor: int) -> 
     if not header.plain and not deep:
         return _read_with_pillow(name, data)
     flags = cv2.IMREAD_UNCHANGED if deep else _REDUCED[factor]
+    if header.kind == "png":
+        data = _without_profile(data)
     image = _cv2_decode(name, data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image.ndim == 3:
         cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB, dst=image)
     return _orient(to_rgb_uint8(image), header.orientation)
+
+
+def _without_profile(data: bytes) -> bytes:
+    """A PNG without its colour profile: decoding does not use it, and libpng prints warnings about many of them."""
+    at = 8
+    while (kind := data[at + 4 : at + 8]) not in (b"IDAT", b"IEND", b""):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"iCCP":
+            return data[:at] + data[end:]
+        at = end
+    return data
 
 
 def _cv2_decode(name: str, data: bytes, flags: int) -> npt.NDArray[Any]:

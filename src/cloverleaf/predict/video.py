@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ def write_video(path: Path, size_hw: tuple[int, int], fps: float) -> Iterator[Fr
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise ImageError(f"cannot read {path}", "no such file", "check the path")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: a damaged video is told by the error below
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
