@@ -53,6 +53,8 @@ def test_curves_and_confusion_for_any_number_of_classes(tmp_path: Path, classes:
     plot_pr_curves(GRID, values, names, tmp_path / "pr.png", ap50=values.mean(1))
     plot_confidence_curves(GRID, values, values, values, names, tmp_path / "conf.png", best_confidence=0.3)
     plot_confusion(np.eye(classes + 1, dtype=int) * 5, names, tmp_path / "confusion.png")
+    confusion = cv2.imread(str(tmp_path / "confusion.png"))
+    assert confusion[:, [0, -1]].min() > 240 and confusion[[0, -1]].min() > 240, "something is cut at the border"
     assert all(content_share(path) > 0.01 for path in tmp_path.glob("*.png"))
 
 

@@ -35,7 +35,7 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
         for k, (axis, key) in enumerate(zip(axes, losses, strict=False)):
             _line(axis, epochs, _column(results, key), colour=colour_of(k))
             axis.set_title(f"Training loss: {key.removeprefix('train/')}")
-            axis.set_ylim(bottom=0)
+            _from_zero(axis)
         left, middle, right = bottom.subplots(1, 3)
         _ap_axis(left, epochs, results, {"AP": "AP 50-95", "AP50": "AP50", "AP75": "AP75"}, "Average precision")
         best = _column(results, "AP")
@@ -50,7 +50,7 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
         )
         _line(right, epochs, _column(results, "lr"), colour=MUTED)
         right.set_title("Learning rate at the end of the epoch")
-        right.set_ylim(bottom=0)
+        _from_zero(right)
         for axis in (*axes, left, middle, right):
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -72,6 +72,12 @@ def _line(axis: Any, x: Floats, y: Floats, *, colour: str, label: str | None = N
     axis.plot(x[known], y[known], color=colour, label=label, marker="o" if known.sum() < 3 else None, markersize=4)
 
 
+def _from_zero(axis: Any, *, least: float = 0.0) -> None:
+    """From 0 to a little above the highest point, so that no marker is cut."""
+    top = max(1.06 * axis.dataLim.y1, least)
+    axis.set_ylim(0, top if np.isfinite(top) and top > 0 else 1)
+
+
 def _ap_axis(
     axis: Any,
     epochs: Floats,
@@ -84,9 +90,7 @@ def _ap_axis(
     for k, (key, label) in enumerate(lines.items()):
         _line(axis, epochs, _column(results, key), colour=colour_of(first + k), label=label)
     axis.set_title(title)
-    axis.set_ylim(0, None)
-    if axis.get_ylim()[1] < 0.1:
-        axis.set_ylim(0, 0.1)
+    _from_zero(axis, least=0.1)
     axis.legend(loc="best")
 
 
@@ -207,9 +211,10 @@ def plot_confusion(counts: npt.NDArray[Any], names: Sequence[str], path: Path) -
         axis.set(xlabel="detected as", ylabel="true class")
         axis.axhline(total - 1.5, color=MUTED, linewidth=1)
         axis.axvline(total - 1.5, color=MUTED, linewidth=1)
-        axis.set_title("Confusion: share of each row, with counts" if total <= 26 else "Confusion: share of each row")
+        axis.set_title("Confusion matrix")
         if total <= 26:
             for i, j in zip(*np.nonzero(counts), strict=True):
                 tone = "white" if shares[i, j] > 0.55 else INK
                 axis.text(j, i, f"{int(counts[i, j])}", ha="center", va="center", fontsize=7, color=tone)
-        drawing.colorbar(image, ax=axis, shrink=0.6, format=lambda share, _: f"{share:.0%}")
+        bar = drawing.colorbar(image, ax=axis, shrink=0.6, format=lambda share, _: f"{share:.0%}")
+        bar.set_label("share of the true class")
