@@ -232,7 +232,7 @@ def test_command_on_a_folder_with_faults(media: Path, weights: Path, tmp_path: P
     result = run(media, "-w", weights, "--conf", 0.0, "--max-detections", 4, "-o", out, "--save-json", "--save-crops")
     assert result.exit_code == 0, result.output
     assert "img2.jpg: 64x64" in result.output and "clip.mp4: 5 frames" in result.output
-    assert "broken.jpg" in result.stderr and "1 source(s)" in result.stderr
+    assert "broken.jpg" in result.stderr and "1 source could" in result.stderr
     content = json.loads((out / "predictions.json").read_text())
     assert [Path(image["file_name"]).name for image in content["images"]] == ["B.PNG", "img2.jpg", "img10.jpg"]
     assert {row["category_id"] for row in content["detections"]} <= {5, 6, 9}
@@ -266,7 +266,7 @@ def test_command_numbers_its_folders_and_can_write_nothing(
 def test_command_fails_when_nothing_could_be_read(media: Path, weights: Path, tmp_path: Path) -> None:
     (media / "bad.mp4").write_bytes(b"no video")
     result = run(media / "broken.jpg", media / "bad.mp4", "-w", weights, "-o", tmp_path / "out")
-    assert result.exit_code == 1 and "2 source(s)" in result.stderr
+    assert result.exit_code == 1 and "2 sources could" in result.stderr
     result = run("absent.jpg", "-w", weights, "-o", tmp_path / "out")
     assert result.exit_code == 1 and isinstance(result.exception, DataError)
     assert isinstance(run(media, "-w", weights, "--classes", "kiwi").exception, ConfigError)

@@ -11,7 +11,11 @@ import typer
 def predict(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Images, videos, folders or quoted globs.", metavar="SOURCE", show_default=False),
+        typer.Argument(
+            help="Images, videos, folders (not deeper) or quoted globs (** goes deeper).",
+            metavar="SOURCE",
+            show_default=False,
+        ),
     ],
     weights: Annotated[Path, typer.Option("--weights", "-w", help="Weights file (.safetensors).", show_default=False)],
     conf: Annotated[float, typer.Option(help="Smallest score that is reported.")] = 0.25,
@@ -63,15 +67,16 @@ def predict(
     summary = run_job(predictor, found, folder, SaveOptions(save, save_crops, save_json), typer.echo)
 
     looked = summary.images + summary.frames
-    parts = [f"{summary.images} image(s)"] + ([f"{summary.videos} video(s)"] if summary.videos else [])
-    typer.echo(
-        f"{' and '.join(parts)}: {describe(summary.counts)}; {summary.milliseconds / max(looked, 1):.1f} ms each"
-    )
+    counted = ((summary.images, "image"), (summary.videos, "video"))
+    parts = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counted if count]
+    if looked:
+        typer.echo(f"{' and '.join(parts)}: {describe(summary.counts)}; {summary.milliseconds / looked:.1f} ms each")
     if folder is not None and looked:
         typer.echo(f"results in {folder.folder}")
     if summary.unreadable:
-        typer.echo(f"{len(summary.unreadable)} source(s) could not be read:", err=True)
+        count = len(summary.unreadable)
+        typer.echo(f"{count} source{'' if count == 1 else 's'} could not be read:", err=True)
         for item in summary.unreadable:
-            typer.echo(f"  {item.source}: {item.reason}", err=True)
+            typer.echo(f"  {item}", err=True)
     if not looked:
         raise typer.Exit(1)

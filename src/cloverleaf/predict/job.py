@@ -77,7 +77,7 @@ def run_job(
     """
     summary = JobSummary(unreadable=list(sources.unreadable))
     for item in sources.unreadable:
-        tell(f"{item.source}: not read: {item.reason}")
+        tell(f"not read: {item}")
     for path, picture in read_ahead(sources.images):
         if isinstance(picture, Unreadable):
             _refuse(summary, picture, tell)
@@ -106,7 +106,7 @@ def describe(counts: Counter[str]) -> str:
 
 def _refuse(summary: JobSummary, item: Unreadable, tell: Tell) -> None:
     summary.unreadable.append(item)
-    tell(f"{item.source}: not read: {item.reason}")
+    tell(f"not read: {item}")
 
 
 def _timed(predictor: Predictor, picture: Picture) -> tuple[Detections, float]:

@@ -50,6 +50,10 @@ class Unreadable:
     source: str
     reason: str
 
+    def __str__(self) -> str:
+        """The reason, with the source named once."""
+        return self.reason if self.source in self.reason else f"{self.source}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
