@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,21 @@ def test_other_os_errors_are_faults_of_ours(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(cli, "app", fail)
     with pytest.raises(FileNotFoundError):
         cli.main()
+
+
+def test_an_output_below_a_file_is_said_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "below"
+    assert run(monkeypatch, "data", "make", "shapes", "--images", "1", "--output", str(output)) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: cannot use") and "fix: check the path" in shown
+
+
+@pytest.mark.parametrize("verb", ["info", "models"])
+def test_a_model_that_is_not_there_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    assert run(monkeypatch, verb, "yolov7-tny") == 2
 
 
 def test_what_the_library_logs_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def convert(
 def make(
     name: Annotated[str, typer.Argument(help="Which embedded dataset: shapes.")],
     output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/shapes"),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same dataset.")] = 0,
     images: Annotated[int, typer.Option(min=1, help="Images over all splits.")] = 600,
     size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 320,
 ) -> None:
@@ -91,4 +91,4 @@ def make(
     from cloverleaf.data.procedural import make_shapes
 
     path = make_shapes(output, seed=seed, images=images, size=size)
-    typer.echo(f"{images} images in {output}; use it with --data {path}")
+    typer.echo(f"{images} image{'' if images == 1 else 's'} in {output}; use it with --data {path}")

@@ -19,8 +19,12 @@ def info(
     model: Annotated[
         str, typer.Argument(help="Catalog name, BACKBONE+NECK+HEAD or weights file.", metavar="MODEL|WEIGHTS")
     ],
-    image_size: Annotated[int | None, typer.Option(help="Side of the square input; default: as published.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Number of classes; default: 80, or as in the file.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the square input; default: as published.", min=1)
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Number of classes; default: 80, or as in the file.", min=1)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show a model's stages, output shapes, parameters and operations.

@@ -15,7 +15,7 @@ from cloverleaf.cli.models import models
 from cloverleaf.cli.predict import predict
 from cloverleaf.cli.train import train
 from cloverleaf.cli.val import val
-from cloverleaf.errors import CloverleafError, ConfigError
+from cloverleaf.errors import CloverleafError, ConfigError, UnknownModelError
 
 app = typer.Typer(
     name="cloverleaf",
@@ -34,7 +34,10 @@ app.command("info")(info)
 app.command("models")(models)
 
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -45,23 +48,29 @@ def main() -> None:
     try:
         app()
     except CloverleafError as error:
-        from rich.console import Console
-        from rich.text import Text
-
-        console = Console(stderr=True)
-        console.print(Text(f"error: {error.what}", style="bold red"))
-        if error.why:
-            console.print(Text(f"  why: {error.why}"))
-        if error.fix:
-            console.print(Text(f"  fix: {error.fix}", style="green"))
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        _show(error)
+        sys.exit(2 if isinstance(error, ConfigError | UnknownModelError) else 1)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        what = "a file or folder cannot be used" if error.filename is None else f"cannot use {error.filename}"
+        _show(CloverleafError(what, str(error.strerror), "check the path, its permissions and the free disk space"))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _show(error: CloverleafError) -> None:
+    """What, why and what to do, on stderr."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    console.print(Text(f"error: {error.what}", style="bold red"))
+    if error.why:
+        console.print(Text(f"  why: {error.why}"))
+    if error.fix:
+        console.print(Text(f"  fix: {error.fix}", style="green"))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def val(
         raise ConfigError(
             f"--conf {conf} --iou {iou} is out of range", "wanted conf < 1 and iou > 0", "try the defaults"
         )
+    folder = make_folder(output) if output is not None else None  # before the work, which may take long
     result = evaluate(
         weights,
         data,
@@ -81,7 +82,7 @@ def val(
             f"{len(ignored)} is dropped ({shown})",
             err=True,
         )
-    folder = make_folder(output) if output is not None else new_folder(Path("runs/val"))
+    folder = folder or new_folder(Path("runs/val"))
     write_evaluation(result, folder)
     if json:
         typer.echo(jsonlib.dumps(result.to_json(), allow_nan=False))
@@ -115,8 +116,8 @@ def _print_tables(result: EvaluationResult, folder: Path) -> None:
     classes.add_row("mean", str(metrics.objects), *map(_number, mean), style="bold")
     console.print(classes)
     console.print(
-        f"per image: load {speed.load:.1f} ms, pre-process {speed.preprocess:.1f} ms, "
-        f"inference {speed.inference:.1f} ms, post-process {speed.postprocess:.1f} ms",
+        f"ms per image: load {speed.load:.1f}, pre-process {speed.preprocess:.1f}, "
+        f"inference {speed.inference:.1f}, post-process {speed.postprocess:.1f}",
         soft_wrap=True,
     )
     console.print(f"results in {folder}", soft_wrap=True)

@@ -37,7 +37,7 @@ def find_splits(source: Path) -> dict[str, SplitReader]:
         return coco_beside(source)
     raise DataError(
         what=f"{source} is not a dataset",
-        why=f"a file ending in {suffix or 'nothing'} is not recognised",
+        why=f"a file ending in {suffix} is not recognised" if suffix else "its name ends in no known format",
         fix="pass a data.yaml, a COCO .json or the dataset's folder",
     )
 
@@ -52,7 +52,7 @@ def _in_folder(folder: Path) -> dict[str, SplitReader]:
             why="looked for COCO (annotations/*.json, *.json, */_annotations.coco.json), YOLO (data.yaml, images/ with "
             "labels/, train/images with train/labels) and Pascal VOC (Annotations/*.xml with JPEGImages/, voc/*.xml, "
             f"train/*.xml); it holds {', '.join(entries[:10]) or 'nothing'}",
-            fix="pass the data.yaml or the JSON file itself",
+            fix="pass the data.yaml, the JSON file or the dataset's folder; images without labels are no dataset",
         )
     if len(formats) > 1:
         _say_once(folder, formats[0], tuple(formats[1:]))
