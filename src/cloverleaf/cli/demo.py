@@ -12,7 +12,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="folder for the dataset and the run; numbered when it is in use")] = Path(
         "runs/demo"
     ),
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the training images (default: 12)")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the training images (default: 15)")] = None,
     images: Annotated[int, typer.Option(min=30, help="scenes to draw")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="of the scenes and of the training")] = 0,
 ) -> None:

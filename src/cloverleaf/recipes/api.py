@@ -52,6 +52,10 @@ def train(
     changes = _named(model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size)
     extra = parse_assignments(overrides) if isinstance(overrides, list) else dict(overrides or {})
     changes = merge(changes, extra)
+    if resume and (recipe is not None or config is not None):
+        raise ConfigError(
+            "--resume with --recipe or --config", "a resumed run keeps its own configuration", "leave them out"
+        )
     if resume:
         run_dir = Path(output) if output is not None else _latest()
         resolved, reason = resume_config(run_dir, changes), "resumed"

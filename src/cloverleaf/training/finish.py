@@ -77,6 +77,7 @@ def finish(
         f"best epoch {record.best_epoch}: AP {_number(ap)}, AP50 {_number(ap50)}  ({config.data.val_split} split)\n"
         f"weights {result.best_weights}\nreport  {report}",
         highlight=False,
+        markup=False,
     )
     return TrainResult(run_dir, result.best_weights, last, report, metrics)
 

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_train_loader
-from cloverleaf.data.source import open_index
+from cloverleaf.data.source import list_splits, open_index
 from cloverleaf.errors import CheckpointError, ConfigError, DataError
 from cloverleaf.models.catalog import create_model
-from cloverleaf.models.criterion import build_criterion
+from cloverleaf.models.criterion import build_assigner, build_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.training import run_dir as folders
 from cloverleaf.training.anchors import resolve_anchors
@@ -77,11 +77,17 @@ def fit(
     _quieten_lightning()
     run_dir = config.output_dir
     _check(config, world_size)
-    checkpoint = _open_run(run_dir, config, resume, rank, say)
+    checkpoint = _find_checkpoint(run_dir, say) if resume else None
+    if not resume and rank == 0:
+        folders.require_free(run_dir)
     runtime = resolve_runtime(config.runtime)
     torch.manual_seed(config.seed)
     data = _open_data(config, rank, world_size)
     model = build_model(config, data.train, say)
+    _check_size(config, model, data.train)
+    if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
+        folders.create(run_dir)
+        write_config(config, run_dir / "config.yaml")
     schedule = Schedule(config.schedule, config.optimizer, config.epochs, len(data.loader), config.data.batch_size)
     _fit_anchors(model, data.train, config, say)  # before the criterion, which reads the anchors; the same on resume
     _announce(model, data, config, runtime, schedule, say)
@@ -117,22 +123,32 @@ def _check(config: TrainConfig, world_size: int) -> None:
         )  # fmt: skip
 
 
-def _open_run(run_dir: Path, config: TrainConfig, resume: bool, rank: int, say: Console) -> Path | None:
-    if not resume:
-        if rank == 0:
-            folders.create(run_dir)
-            write_config(config, run_dir / "config.yaml")
-        return None
+def _check_size(config: TrainConfig, model: Detector, train: DetectionIndex) -> None:
+    size, stride = config.data.image_size, model.max_stride
+    if size % stride:
+        low = size - size % stride
+        raise ConfigError(
+            f"--image-size {size} does not fit {config.model.name}", f"its coarsest feature map has stride {stride}",
+            f"use {low} or {low + stride}" if low else f"use {stride}",
+        )  # fmt: skip
+    if size == stride and min(config.data.batch_size, len(train)) == 1:
+        raise ConfigError(
+            f"--image-size {size} with one image a batch", "BatchNorm has a single value per channel to look at",
+            "use larger images or a larger batch",
+        )  # fmt: skip
+
+
+def _find_checkpoint(run_dir: Path, say: Console) -> Path:
     checkpoint, warning = find_checkpoint(run_dir)
     if warning:
-        say.print(f"[yellow]warning:[/] {warning}")
-    say.print(f"resuming {run_dir} from {checkpoint.name}", highlight=False)
+        say.print(f"warning: {warning}", highlight=False, markup=False)
+    say.print(f"resuming {run_dir} from {checkpoint.name}", highlight=False, markup=False)
     return checkpoint
 
 
 def _open_data(config: TrainConfig, rank: int, world_size: int) -> _Data:
     train = open_index(config.data.source, config.data.train_split)
-    val = open_index(config.data.source, config.data.val_split)
+    val = _open_val(config)
     if train.names != val.names:
         raise DataError(
             f"{config.data.source}: the splits disagree on the classes",
@@ -143,6 +159,16 @@ def _open_data(config: TrainConfig, rank: int, world_size: int) -> _Data:
         train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank, world_size=world_size
     )
     return _Data(train, val, loader)
+
+
+def _open_val(config: TrainConfig) -> DetectionIndex:
+    splits = list_splits(config.data.source)
+    if config.data.val_split not in splits and splits == [config.data.train_split]:
+        raise DataError(
+            f"{config.data.source} has no split {config.data.val_split!r}", f"it has {splits[0]} only",
+            f"set some images apart, or judge on the training images with --set data.val_split={splits[0]}",
+        )  # fmt: skip
+    return open_index(config.data.source, config.data.val_split)
 
 
 def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Detector:
@@ -192,9 +218,7 @@ def _build_task(
     criterion = build_criterion(model, config.loss, image_size=config.data.image_size, reduce=reduce)
     warmup = None
     if config.assigner_warmup:
-        warmup = build_criterion(
-            model, replace(config.loss, assigner="anchor_ratio"), image_size=config.data.image_size, reduce=reduce
-        )
+        warmup = criterion.with_assigner(build_assigner(replace(config.loss, assigner="anchor_ratio")))
     if world_size > 1:
         synchronise_batchnorm(model, runtime.accelerator)
     return DetectionTask(model, criterion, schedule, config, warmup)
@@ -246,6 +270,7 @@ def _announce(
         f"{per_step} images a step, {config.data.image_size} px, {data.loader.num_workers} workers\n"
         f"on {runtime.accelerator}, {runtime.precision} ({runtime.reason}); run folder {config.output}",
         highlight=False,
+        markup=False,
     )
 
 

@@ -15,11 +15,11 @@ def next_free(base: Path) -> Path:
     return next(path for path in numbered(base) if not path.exists())
 
 
-def create(run_dir: Path) -> None:
-    """Make a new run folder.
+def require_free(run_dir: Path) -> None:
+    """Refuse a run folder that already holds something.
 
     Raises:
-        ConfigError: it already holds something, or cannot be written.
+        ConfigError: it does.
     """
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise ConfigError(
@@ -27,6 +27,15 @@ def create(run_dir: Path) -> None:
             "a run never overwrites what is there",
             "choose another folder, or add --resume to continue the run in it",
         )
+
+
+def create(run_dir: Path) -> None:
+    """Make a new run folder.
+
+    Raises:
+        ConfigError: it already holds something, or cannot be written.
+    """
+    require_free(run_dir)
     try:
         for name in SUBFOLDERS:
             (run_dir / name).mkdir(parents=True, exist_ok=True)

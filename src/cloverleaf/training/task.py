@@ -44,6 +44,7 @@ class DetectionTask(pl.LightningModule):
         self.model, self.schedule, self.config = model, schedule, config
         # The criteria hold no weights; kept out of the module tree so that checkpoints hold the model only.
         self._criteria = (criterion, warmup_criterion)
+        self._waiting: dict[str, Tensor] = {}  # gradients of a resumed run that wait for its next step
         self.stepped = False
 
     @property
@@ -82,12 +83,22 @@ class DetectionTask(pl.LightningModule):
         return output.items
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the level weights that `loss.autobalance` adapts."""
+        """Keep the level weights that `loss.autobalance` adapts, and gradients that still wait for a step."""
         checkpoint["criterion"] = self._criteria[0].state_dict()
+        waiting = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        checkpoint["gradients"] = waiting
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the level weights."""
+        """Restore what `on_save_checkpoint` kept."""
         self._criteria[0].load_state_dict(checkpoint["criterion"])
+        self._waiting = checkpoint["gradients"]
+
+    def on_train_start(self) -> None:
+        """Put back the waiting gradients; Lightning has cleared all gradients after the checkpoint was loaded."""
+        for name, gradient in self._waiting.items():
+            parameter = self.model.get_parameter(name)
+            parameter.grad = gradient.to(parameter)
+        self._waiting = {}
 
     def prepare(self, batch: Batch, iteration: int) -> tuple[Tensor, Targets]:
         """uint8 batch -> float32 images in [0, 1] (resized when training is multi-scale) and their targets."""
@@ -112,13 +123,17 @@ class DetectionTask(pl.LightningModule):
                 group["betas"] = (plan.momentum, group["betas"][1])
             else:
                 group["momentum"] = plan.momentum
-        if self.config.optimizer.clip_norm:
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            if scaler is not None:
-                scaler.unscale_(optimizer.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip. Of a float16 run the gradients are unscaled by now, unless a fused optimiser does that in its step."""
+        if not self.config.optimizer.clip_norm:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
 
 
 def _scaled(targets: Targets, scale_xyxy: Tensor) -> Targets:
