@@ -12,29 +12,41 @@ import typer
 
 def train(
     model: Annotated[
-        str | None, typer.Option(help="catalog name or BACKBONE+NECK+HEAD (default: the recipe's)")
+        str | None, typer.Option(help="Catalog name or BACKBONE+NECK+HEAD; default: the recipe's.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="data.yaml, COCO JSON or folder")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="passes over the training split")] = None,
-    image_size: Annotated[int | None, typer.Option(min=32, help="side of the network input in pixels")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="images per iteration over all processes")] = None,
-    output: Annotated[Path | None, typer.Option(help="run folder (default: runs/train, numbered)")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --output exactly")] = False,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="data.yaml, COCO JSON or folder.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=32, help="Side of the network input in pixels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per iteration over all processes.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder; default: a new runs/train.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --output exactly where it stopped.")
+    ] = False,
     recipe: Annotated[
-        str | None, typer.Option(help="packaged recipe (default: chosen by the size of the data)")
+        str | None,
+        typer.Option(help="Packaged recipe, such as small or yolov7-tiny; default: chosen by the size of the data."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="config.yaml of a run to repeat")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="seed of weights, order and augmentation")] = None,
-    workers: Annotated[int | None, typer.Option(min=-1, help="loader processes, -1 chooses")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16")] = None,
-    deterministic: Annotated[bool | None, typer.Option("--deterministic", help="bit-exact repetition")] = None,
-    weights: Annotated[Path | None, typer.Option(help="start from these Cloverleaf weights")] = None,
+    config: Annotated[Path | None, typer.Option(help="config.yaml of a run to repeat.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = None,
+    workers: Annotated[int | None, typer.Option(min=-1, help="Loader processes; -1 chooses.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="Repeat bit for bit on the same machine.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Start from these Cloverleaf weights.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any value of the recipe")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any value of the recipe, named as in config.yaml; repeat for several."
+        ),
     ] = None,
 ) -> None:
     """Train a detector; leaves a run folder with weights, metrics, pictures and report.html.
+
+    What is not given comes from the recipe; the full configuration is written to config.yaml in the run folder.
 
     Examples:
 
