@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from cloverleaf.training.callbacks.record import RecordCallback, Row
+
+
+class _Bar(Progress):
+    """A bar with a line of numbers below it, so that both fit a narrow terminal."""
+
+    numbers = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar and the numbers."""
+        yield from super().get_renderables()
+        yield Text(self.numbers, no_wrap=True, overflow="ellipsis")
 
 
 class ProgressCallback(pl.Callback):
@@ -26,7 +39,7 @@ class ProgressCallback(pl.Callback):
     def __init__(self, record: RecordCallback, epochs: int, console: Console) -> None:
         self.record, self.epochs, self.console = record, epochs, console
         record.announce = self.epoch_line
-        self._progress: Progress | None = None
+        self._progress: _Bar | None = None
         self._task: Any = None
         self._epoch_started = self._last_line = 0.0
 
@@ -35,16 +48,15 @@ class ProgressCallback(pl.Callback):
         self._epoch_started = self._last_line = time.perf_counter()
         if self.console.is_terminal:
             if self._progress is None:
-                self._progress = Progress(
+                self._progress = _Bar(
                     TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-                    TimeElapsedColumn(), TextColumn("{task.fields[numbers]}"),
-                    console=self.console, transient=True,
+                    TextColumn("{task.fields[left]}"), console=self.console, transient=True,
                 )  # fmt: skip
                 self._progress.start()
             if self._task is not None:
                 self._progress.remove_task(self._task)
             self._task = self._progress.add_task(
-                f"epoch {trainer.current_epoch + 1}/{self.epochs}", total=trainer.num_training_batches, numbers=""
+                f"epoch {trainer.current_epoch + 1}/{self.epochs}", total=trainer.num_training_batches, left=""
             )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -52,25 +64,30 @@ class ProgressCallback(pl.Callback):
         now = time.perf_counter()
         done = batch_idx + 1
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, numbers=self._numbers(trainer, done, now))
+            self._progress.numbers = self._numbers(now)
+            self._progress.update(self._task, completed=done, left=self._left(trainer, done, now))
         elif now - self._last_line > self.LINE_EVERY:
             self._last_line = now
             total = trainer.num_training_batches
             self.console.print(
-                f"epoch {trainer.current_epoch + 1}/{self.epochs}  {done}/{total}  {self._numbers(trainer, done, now)}",
+                f"epoch {trainer.current_epoch + 1}/{self.epochs}  {done}/{total}  {self._numbers(now)}  "
+                f"{self._left(trainer, done, now)}",
                 highlight=False,
             )
 
-    def _numbers(self, trainer: pl.Trainer, done: int, now: float) -> str:
-        losses = "  ".join(f"{name} {value:.4f}" for name, value in self.record.losses.items())
-        seconds = now - self._epoch_started
-        rate = self.record._images / max(seconds, 1e-9)
-        left = (
-            trainer.num_training_batches
-            - done
-            + (self.epochs - trainer.current_epoch - 1) * trainer.num_training_batches
-        )
-        return f"{losses}  {rate:.1f} img/s  {duration(left * seconds / done)} left"
+    def _numbers(self, now: float) -> str:
+        """Losses, the last AP, images per second."""
+        parts = [f"{name} {value:.4f}" for name, value in self.record.losses.items()]
+        if self.record.rows and (ap := self.record.rows[-1]["AP"]) is not None:
+            parts.append(f"AP {ap:.3f}")
+        if self.record._images:
+            parts.append(f"{self.record._images / max(now - self._epoch_started, 1e-9):.1f} img/s")
+        return "  ".join(parts)
+
+    def _left(self, trainer: pl.Trainer, done: int, now: float) -> str:
+        total = trainer.num_training_batches
+        left = total - done + (self.epochs - trainer.current_epoch - 1) * total
+        return f"{duration(left * (now - self._epoch_started) / done)} left"
 
     def epoch_line(self, row: Row) -> None:
         """Print the line of a recorded epoch."""
