@@ -41,7 +41,7 @@ def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> Tra
 def _check_keys(values: Mapping[str, Any], known: Mapping[str, Any], where: str, prefix: str) -> None:
     for key, value in values.items():
         if key not in known:
-            valid = [f"{prefix}{name}" for name in known] if prefix else list(flatten(to_dict(TrainConfig())))
+            valid = [f"{prefix}{name}" for name in known] if prefix else [*known, *flatten(to_dict(TrainConfig()))]
             raise ConfigError(
                 f"{where}: no option {prefix}{key}", "it is not in the configuration", suggest(f"{prefix}{key}", valid)
             )
@@ -141,8 +141,11 @@ def read_config(path: Path | str) -> TrainConfig:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        why = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ConfigError(
-            f"{path} is not YAML", " ".join(str(error).split()), "give the config.yaml of a run"
+            f"{where}: not valid YAML", why, "correct the line, or give the config.yaml of a run"
         ) from None
     if not isinstance(values, dict):
         raise ConfigError(
