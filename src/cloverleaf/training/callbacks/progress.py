@@ -114,8 +114,14 @@ class ProgressCallback(pl.Callback):
         self.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Remove the live bar, so that the error is readable."""
+        """Remove the live bar, so that the error is readable; after Ctrl-C say how to go on."""
         self.close()
+        if isinstance(exception, KeyboardInterrupt):
+            self.console.print(
+                f"stopped; go on with: cloverleaf train --resume --output {self.record.run_dir}",
+                highlight=False,
+                markup=False,
+            )
 
 
 def duration(seconds: float) -> str:
