@@ -140,6 +140,8 @@ def _counted(number: int, word: str) -> str:
 def _shown(place: str, base: Path) -> str:
     """Relative to the dataset, or to the folder it is in."""
     folder = base if base.is_dir() else base.parent
+    if place == str(folder):
+        return folder.name
     if place.startswith(f"{folder}/"):
         return place.removeprefix(f"{folder}/")
     return f"../{place.removeprefix(f'{folder.parent}/')}" if place.startswith(f"{folder.parent}/") else place
