@@ -125,9 +125,10 @@ def test_splits_that_disagree_about_classes(tmp_path: Path) -> None:
 
 def test_broken_file_is_a_finding_and_the_rest_is_checked(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "set")
-    (root / "annotations" / "train.json").write_text('{"images": [')
+    (root / "annotations" / "train.json").write_text('{"images":\n[')
     report = check_dataset(root)
-    assert "not valid JSON" in report.of("broken-file")[0].message
+    (found,) = report.of("broken-file")
+    assert found.place.endswith("train.json:2") and found.message.startswith("not valid JSON")
     assert report.splits["val"].images == 1
 
 

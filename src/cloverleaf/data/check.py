@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -75,8 +76,11 @@ def _check_labels(reader: SplitReader, state: _Check) -> None:
             labels.update(found.label for found in record.objects)
             _check_record(record, opened.header, reader, state)
     except DataError as error:
-        place = Location(getattr(reader, "annotations", reader.root))
-        state.add(Fault("broken-file", f"{error.what}{': ' + error.why if error.why else ''}", place), reader)
+        file, what, line = getattr(reader, "annotations", reader.root), error.what, None
+        if found := re.match(rf"{re.escape(str(file))}(?::(\d+):)? ", what):  # the table names the place beside it
+            what, line = what[found.end() :], int(found[1]) if found[1] else None
+        message = f"{what}{': ' + error.why if error.why else ''}"
+        state.add(Fault("broken-file", message, Location(file, line)), reader)
     else:
         state.headers[reader.split] = opened.header
         state.labels[reader.split] = labels

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloverleaf.data.cpus import resolve_threads
+from cloverleaf.data.image_header import parse_header
 from cloverleaf.data.image_io import MAX_PIXELS, read_image
 from cloverleaf.data.records import Fault, Location
 from cloverleaf.errors import ImageError
@@ -84,13 +85,13 @@ def _kind(data: bytes, where: Location) -> Iterator[Fault]:
                 orientation = opened.getexif().get(0x0112, 1)
                 frames = getattr(opened, "n_frames", 1)
         except Image.DecompressionBombError as error:
-            yield Fault("image-too-large", str(error), where)
+            header = parse_header(data)
+            yield Fault("image-too-large", _too_large(*header.size_hw) if header else str(error), where)
             return
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
             return
     if width * height > MAX_PIXELS:
-        message = f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded at once"
-        yield Fault("image-too-large", message, where)
+        yield Fault("image-too-large", _too_large(height, width), where)
     elif width * height > HUGE_PIXELS:
         yield Fault("image-huge", f"{width} x {height} pixels: slow to decode", where, severity="warning")
     if mode == "CMYK":
@@ -102,6 +103,10 @@ def _kind(data: bytes, where: Location) -> Iterator[Fault]:
         yield Fault("image-exif-rotated", message, where, severity="warning")
     if frames > 1:
         yield Fault("image-animated", f"{frames} frames, only the first is read", where, severity="warning")
+
+
+def _too_large(height: int, width: int) -> str:
+    return f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded at once"
 
 
 def _thumbnail(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32] | None:

@@ -125,7 +125,11 @@ class CheckReport:
 
         numbers = ", ".join(_counted(self.count(severity), severity) for severity in _ORDER)
         advice = {
-            "errors": ("FAILED", "bold red", "correct the errors; training leaves such boxes and images out"),
+            "errors": (
+                "FAILED",
+                "bold red",
+                "correct the errors: training leaves such boxes and images out, or refuses to start",
+            ),
             "warnings": ("PASSED with warnings", "bold yellow", "usable; look at the warnings"),
             "good": ("PASSED", "bold green", "nothing to complain about"),
         }

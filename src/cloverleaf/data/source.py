@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 
 from cloverleaf.data.index import DetectionIndex
@@ -100,7 +101,12 @@ def _tell(index: DetectionIndex, source: str | Path) -> None:
     """One line when the labels are not used as they are."""
     if index.removed:
         counts = ", ".join(f"{count} {name}" for name, count in index.removed.items())
-        logger.warning(
-            "split %r of %s: %s. Run `cloverleaf data check %s` for files and lines.",
-            index.split, source, counts, source,
-        )  # fmt: skip
+        _tell_once(index.split, str(source), counts)
+
+
+@cache
+def _tell_once(split: str, source: str, counts: str) -> None:
+    """A command opens a split more than once; only the first time is worth a line."""
+    logger.warning(
+        "split %r of %s: %s. Run `cloverleaf data check %s` for files and lines.", split, source, counts, source
+    )

@@ -62,7 +62,7 @@ class DatasetStats:
         table.add_row("images without objects", *(f"{stats.images_without_objects:,}" for stats in splits))
         table.add_row("objects", *(f"{stats.objects:,}" for stats in splits))
         table.add_row("most objects in an image", *(f"{stats.per_image['max']:.0f}" for stats in splits))
-        for size, limit in zip(SIZES, ("below 32 x 32 px", "to 96 x 96 px", "above"), strict=True):
+        for size, limit in zip(SIZES, ("below 32 x 32 px", "to 96 x 96 px", "above 96 x 96 px"), strict=True):
             shares = (100 * stats.per_size[size] / max(stats.objects, 1) for stats in splits)
             table.add_row(f"{size}, area {limit}", *(f"{share:.1f} %" for share in shares))
         table.add_row("median box side", *(f"{stats.side_px['p50']:.1f} px" for stats in splits))
