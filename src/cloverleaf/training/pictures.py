@@ -19,6 +19,7 @@ from cloverleaf.training.config import TrainConfig
 
 SHOWN_IMAGES = 6
 FALLBACK_CONFIDENCE = 0.25  # where no threshold is best, because nothing was found
+LEAST_CONFIDENCE = 0.05  # a model that has learned little is best at a threshold that covers the pictures with boxes
 
 
 def draw_run(
@@ -36,7 +37,8 @@ def draw_run(
     figures.plot_losses_and_ap(rows, folder / "training.png")
     draw_overview({config.data.train_split: train}, train.names, folder / "labels.png")
     draw_evaluation(judged.metrics, folder)
-    confidence = judged.metrics.confidence if np.isfinite(judged.metrics.confidence) else FALLBACK_CONFIDENCE
+    best = judged.metrics.confidence
+    confidence = max(best, LEAST_CONFIDENCE) if np.isfinite(best) else FALLBACK_CONFIDENCE
     predictor = Predictor(model, confidence=confidence, image_size=config.data.image_size, device=device)
     draw_predictions_beside_truth(compare(predictor, val), val.names, folder / "predictions.png")
 
