@@ -102,7 +102,7 @@ def test_bad_input(run: Path, shapes: Path, tmp_path: Path, arguments: list[str]
 @pytest.mark.parametrize(
     "extra",
     [
-        ["multi_scale=true"],
+        ["multi_scale=true", "data.workers=2"],  # the workers start before the epoch is known
         # Gradients still wait for their step when an epoch ends, and the level weights adapt inside the warm-up.
         ["schedule.nominal_batch=20", "schedule.warmup_epochs=0.5", "loss.autobalance=true", "optimizer.clip_norm=5"],
     ],

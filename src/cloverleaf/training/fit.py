@@ -94,7 +94,8 @@ def fit(
     ema = EmaCallback(model, config.ema)
     task = _build_task(model, schedule, config, runtime, world_size)
     judge = JudgeCallback(ema, data.val, config, data.loader.num_workers)
-    record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config))
+    sampler = data.loader.batch_sampler.sampler  # type: ignore[union-attr]
+    record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config), sampler)
     callbacks: list[pl.Callback] = [ema, judge, record]
     if rank == 0:
         callbacks += [

@@ -91,7 +91,7 @@ class DetectionTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` kept."""
         self._criteria[0].load_state_dict(checkpoint["criterion"])
-        self._waiting = checkpoint["gradients"]
+        self._waiting = checkpoint.get("gradients", {})
 
     def on_train_start(self) -> None:
         """Put back the waiting gradients; Lightning has cleared all gradients after the checkpoint was loaded."""
