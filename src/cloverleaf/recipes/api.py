@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloverleaf.errors import ConfigError
 from cloverleaf.recipes.resolve import resolve, resume_config
-from cloverleaf.training.config_io import merge, parse_assignments
+from cloverleaf.training.config_io import merge, nest, parse_assignments
 from cloverleaf.training.run_dir import next_free
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def train(
     from rich.console import Console
 
     console = Console(soft_wrap=True)
-    if not resume:
+    if not resume and resolved.data.source:
         console.print(f"recipe {resolved.recipe or '(none)'}: {reason}", highlight=False)
     return fit(resolved, resume=resume, console=console, notes={"command": command, "recipe_reason": reason})
 
@@ -82,14 +82,8 @@ def _named(**options: Any) -> dict[str, Any]:
         "image_size": "data.image_size",
         "batch_size": "data.batch_size",
     }
-    nested: dict[str, Any] = {}
-    for name, option in options.items():
-        if option is not None:
-            value: Any = str(option) if isinstance(option, Path) else option
-            for part in reversed(keys.get(name, name).split(".")):
-                value = {part: value}
-            nested = merge(nested, value)
-    return nested
+    given = {name: option for name, option in options.items() if option is not None}
+    return nest({keys.get(name, name): str(v) if isinstance(v, Path) else v for name, v in given.items()})
 
 
 def _latest() -> Path:
