@@ -138,6 +138,30 @@ def test_killed_and_resumed_equals_unbroken(shapes: Path, tmp_path: Path, extra:
     assert _epochs(broken) == 6
 
 
+def test_interrupted_run_says_how_to_go_on(shapes: Path, tmp_path: Path) -> None:
+    options = [
+        "train", "--data", str(shapes), "--epochs", "500", "--image-size", "64", "--batch-size", "8",
+        "--set", "evaluation.interval=500", "--output", str(tmp_path / "run"), *QUICK,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cloverleaf", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a runner in the background ignores it
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while _epochs(tmp_path / "run") < 1 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "--resume" in said and "Traceback" not in said
+
+
+def test_complete_run_is_not_repeated(run: Path) -> None:
+    before = (run / "report.html").stat().st_mtime_ns
+    assert "is complete" in cloverleaf("train", "--resume", "--output", run).stdout
+    assert (run / "report.html").stat().st_mtime_ns == before
+
+
 def _epochs(folder: Path) -> int:
     path = folder / "results.csv"
     return len(path.read_text().splitlines()) - 1 if path.exists() else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import resource
@@ -51,15 +52,12 @@ def finish(
     runtime: Runtime,
     say: Console,
     *,
-    notes: dict[str, str],
+    notes: dict[str, Any],
     is_first: bool,
 ) -> TrainResult:
     """Judge the best weights and write everything that is made once per run; only the first process does."""
     run_dir = config.output_dir
-    weights = run_dir / "weights"
-    last = weights / "last.safetensors"
-    best = weights / "best.safetensors"
-    result = TrainResult(run_dir, best if best.exists() else last, last, run_dir / "report.html", {})
+    result = _result(run_dir, {})
     if not is_first:
         return result
     model = load(result.best_weights)
@@ -71,7 +69,7 @@ def finish(
     draw_run(config, model, train, val, record.rows, judged, device=runtime.device)
     from cloverleaf.reports.report import write_report
 
-    report = write_report(run_dir)
+    report = write_report(run_dir)  # last of all: a run that has its report is complete
     ap, ap50 = judged.metrics["AP"], judged.metrics["AP50"]
     say.print(
         f"best epoch {record.best_epoch}: AP {_number(ap)}, AP50 {_number(ap50)}  ({config.data.val_split} split)\n"
@@ -79,11 +77,23 @@ def finish(
         highlight=False,
         markup=False,
     )
-    return TrainResult(run_dir, result.best_weights, last, report, metrics)
+    return _result(run_dir, metrics)
+
+
+def read_result(run_dir: Path) -> TrainResult | None:
+    """What a complete run left; None while it is not complete."""
+    if not (run_dir / "report.html").is_file() or not (run_dir / "metrics.json").is_file():
+        return None
+    return _result(run_dir, json.loads((run_dir / "metrics.json").read_text(encoding="utf-8")))
+
+
+def _result(run_dir: Path, metrics: dict[str, Any]) -> TrainResult:
+    best, last = (run_dir / "weights" / f"{name}.safetensors" for name in ("best", "last"))
+    return TrainResult(run_dir, best if best.exists() else last, last, run_dir / "report.html", metrics)
 
 
 def _metrics(
-    config: TrainConfig, record: RecordCallback, judged: EvaluationResult, runtime: Runtime, notes: dict[str, str]
+    config: TrainConfig, record: RecordCallback, judged: EvaluationResult, runtime: Runtime, notes: dict[str, Any]
 ) -> dict[str, Any]:
     scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     return {

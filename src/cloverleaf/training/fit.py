@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_train_loader
@@ -28,6 +22,7 @@ from cloverleaf.training import run_dir as folders
 from cloverleaf.training.anchors import resolve_anchors
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
+from cloverleaf.training.callbacks.order import OrderCallback
 from cloverleaf.training.callbacks.pictures import BatchPicturesCallback
 from cloverleaf.training.callbacks.progress import ProgressCallback
 from cloverleaf.training.callbacks.record import RecordCallback
@@ -35,11 +30,12 @@ from cloverleaf.training.checkpoint import find_checkpoint
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
-from cloverleaf.training.finish import TrainResult, finish
+from cloverleaf.training.finish import TrainResult, finish, read_result
 from cloverleaf.training.runtime import Runtime, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
 from cloverleaf.training.sync_batchnorm import synchronise_batchnorm
 from cloverleaf.training.task import DetectionTask
+from cloverleaf.training.trainer import build_trainer, quieten_lightning, run
 from cloverleaf.weights.format import WeightsMetadata, load
 
 
@@ -47,7 +43,6 @@ from cloverleaf.weights.format import WeightsMetadata, load
 class _Data:
     train: DetectionIndex
     val: DetectionIndex
-    loader: DataLoader[Any]
 
 
 def fit(
@@ -55,7 +50,7 @@ def fit(
     *,
     resume: bool = False,
     console: Console | None = None,
-    notes: dict[str, str] | None = None,
+    notes: dict[str, Any] | None = None,
 ) -> TrainResult:
     """Train as ``config`` says and leave a complete run folder.
 
@@ -74,41 +69,46 @@ def fit(
     console = console or Console(soft_wrap=True)
     quiet = Console(quiet=True)
     say = console if rank == 0 else quiet
-    _quieten_lightning()
+    quieten_lightning()
     run_dir = config.output_dir
     _check(config, world_size)
+    if resume and (finished := read_result(run_dir)) is not None:
+        say.print(f"{run_dir} is complete; its report is {finished.report}", highlight=False, markup=False)
+        return finished
     checkpoint = _find_checkpoint(run_dir, say) if resume else None
     if not resume and rank == 0:
         folders.require_free(run_dir)
     runtime = resolve_runtime(config.runtime)
     torch.manual_seed(config.seed)
-    data = _open_data(config, rank, world_size)
+    data = _open_data(config)
     model = build_model(config, data.train, say)
     _check_size(config, model, data.train)
+    loader = build_train_loader(
+        data.train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank,
+        world_size=world_size,
+    )  # fmt: skip
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
         write_config(config, run_dir / "config.yaml")
-    schedule = Schedule(config.schedule, config.optimizer, config.epochs, len(data.loader), config.data.batch_size)
+    schedule = Schedule(config.schedule, config.optimizer, config.epochs, len(loader), config.data.batch_size)
     _fit_anchors(model, data.train, config, say)  # before the criterion, which reads the anchors; the same on resume
-    _announce(model, data, config, runtime, schedule, say)
+    _announce(model, data, config, runtime, schedule, loader.num_workers, say)
     ema = EmaCallback(model, config.ema)
     task = _build_task(model, schedule, config, runtime, world_size)
-    judge = JudgeCallback(ema, data.val, config, data.loader.num_workers)
-    sampler = data.loader.batch_sampler.sampler  # type: ignore[union-attr]
-    record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config), sampler)
-    callbacks: list[pl.Callback] = [ema, judge, record]
+    judge = JudgeCallback(ema, data.val, config, loader.num_workers)
+    record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config))
+    order = OrderCallback(loader.batch_sampler.sampler)  # type: ignore[union-attr]
+    callbacks: list[pl.Callback] = [order, ema, judge, record]
     if rank == 0:
         callbacks += [
             ProgressCallback(record, config.epochs, say),
             BatchPicturesCallback(run_dir / "pictures", data.train.names),
         ]
     started = time.perf_counter()
-    _trainer(config, runtime, world_size, run_dir, callbacks).fit(
-        task, data.loader, ckpt_path=checkpoint, weights_only=True
-    )
+    run(build_trainer(config, runtime, world_size, run_dir, callbacks), task, loader, checkpoint)
     return finish(
         config, data.train, data.val, record, runtime, say,
-        notes={**(notes or {}), "wall_seconds": f"{time.perf_counter() - started:.1f}"}, is_first=rank == 0,
+        notes={**(notes or {}), "wall_seconds": round(time.perf_counter() - started, 1)}, is_first=rank == 0,
     )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def _find_checkpoint(run_dir: Path, say: Console) -> Path:
     return checkpoint
 
 
-def _open_data(config: TrainConfig, rank: int, world_size: int) -> _Data:
+def _open_data(config: TrainConfig) -> _Data:
     train = open_index(config.data.source, config.data.train_split)
     val = _open_val(config)
     if train.names != val.names:
@@ -156,10 +156,7 @@ def _open_data(config: TrainConfig, rank: int, world_size: int) -> _Data:
             f"{config.data.train_split} has {list(train.names)}, {config.data.val_split} has {list(val.names)}",
             "use the same class list in both",
         )
-    loader = build_train_loader(
-        train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank, world_size=world_size
-    )
-    return _Data(train, val, loader)
+    return _Data(train, val)
 
 
 def _open_val(config: TrainConfig) -> DetectionIndex:
@@ -236,49 +233,23 @@ def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
     )
 
 
-def _trainer(
-    config: TrainConfig, runtime: Runtime, world_size: int, run_dir: Path, callbacks: list[pl.Callback]
-) -> pl.Trainer:
-    backend = "nccl" if runtime.accelerator == "cuda" else "gloo"
-    return pl.Trainer(
-        accelerator=runtime.accelerator,
-        devices=runtime.devices,
-        num_nodes=runtime.nodes,
-        strategy=DDPStrategy(process_group_backend=backend) if world_size > 1 else "auto",
-        plugins=[LightningEnvironment()] if world_size == 1 else None,  # a SLURM allocation alone is one process
-        precision=runtime.lightning_precision,
-        max_epochs=config.epochs,
-        logger=TensorBoardLogger(save_dir=run_dir, name="", version="tensorboard"),
-        callbacks=callbacks,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        deterministic=config.runtime.deterministic,
-        default_root_dir=run_dir,
-    )
-
-
 def _announce(
-    model: Detector, data: _Data, config: TrainConfig, runtime: Runtime, schedule: Schedule, say: Console
+    model: Detector,
+    data: _Data,
+    config: TrainConfig,
+    runtime: Runtime,
+    schedule: Schedule,
+    workers: int,
+    say: Console,
 ) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     per_step = schedule.accumulate * config.data.batch_size
     say.print(
         f"{config.model.name}: {parameters / 1e6:.2f} M parameters, {len(data.train.names)} classes, "
         f"{len(data.train)} training and {len(data.val)} validation images\n"
-        f"{config.epochs} epochs of {schedule.batches_per_epoch} iterations, batch {config.data.batch_size}, "
-        f"{per_step} images a step, {config.data.image_size} px, {data.loader.num_workers} workers\n"
+        f"epochs {config.epochs}, iterations {schedule.batches_per_epoch} each, batch {config.data.batch_size}, "
+        f"{per_step} images a step, {config.data.image_size} px, loader processes {workers}\n"
         f"on {runtime.accelerator}, {runtime.precision} ({runtime.reason}); run folder {config.output}",
         highlight=False,
         markup=False,
     )
-
-
-def _quieten_lightning() -> None:
-    """Lightning's hints about loggers, devices and workers are answered by this module already."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"lightning\.pytorch\..*", category=UserWarning)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch's pytree
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # 1x1 in channels_last

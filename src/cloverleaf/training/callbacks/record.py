@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from cloverleaf import atomic
-from cloverleaf.data.sampler import EpochSampler
 from cloverleaf.predict.evaluate import EvaluationResult
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
@@ -33,7 +32,6 @@ class RecordCallback(Checkpoint):
     Args:
         run_dir: the run folder.
         metadata: of the weights files; metrics are added.
-        sampler: of the training loader; told the epoch on resume.
 
     Attributes:
         announce: called with every new row, for the progress display.
@@ -47,9 +45,7 @@ class RecordCallback(Checkpoint):
         ema: EmaCallback,
         judge: JudgeCallback,
         metadata: WeightsMetadata,
-        sampler: EpochSampler,
     ) -> None:
-        self.sampler = sampler
         self.announce: Callable[[Row], None] | None = None
         self.run_dir, self.config, self.ema, self.judge, self.metadata = run_dir, config, ema, judge, metadata
         self.rows: list[Row] = []
@@ -158,5 +154,3 @@ class RecordCallback(Checkpoint):
         self.best_fitness, self.best_epoch = state_dict["best"]
         self.seconds, self.stopped = state_dict["seconds"], state_dict["stopped"]
         restore_random_state(state_dict["random"])
-        # Lightning starts the loader's workers before it tells the sampler the epoch.
-        self.sampler.set_epoch(len(self.rows))
