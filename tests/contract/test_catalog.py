@@ -15,8 +15,8 @@ from cloverleaf.models.detector import Detector
 from cloverleaf.structures import AnchorOutput
 from cloverleaf.weights import load, save
 
-NAMES = [*list_models(), "elan-tiny+elan-pan+anchor"]
-SIZE_HW = (64, 96)
+COMPOSED = [f"{backbone}+elan-pan+anchor" for backbone in ("elan-tiny", "elan", "csp-tiny")]
+NAMES = [*list_models(), *COMPOSED]
 
 
 def tiny(name: str, num_classes: int = 3, **head: object) -> Detector:
@@ -37,27 +37,35 @@ def with_random_statistics(model: Detector) -> Detector:
     return model
 
 
-def images(batch: int = 2) -> torch.Tensor:
-    return torch.rand(batch, 3, *SIZE_HW, generator=torch.Generator().manual_seed(2))
+def size_hw(model: Detector) -> tuple[int, int]:
+    return 2 * model.max_stride, 3 * model.max_stride
+
+
+def images(model: Detector, batch: int = 2) -> torch.Tensor:
+    return torch.rand(batch, 3, *size_hw(model), generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 7])
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_backward_decode(name: str, num_classes: int) -> None:
     model = tiny(name, num_classes).train()
-    raw = model(images())
+    raw = model(images(model))
     assert isinstance(raw, AnchorOutput)
     sum(level.square().sum() for level in (*raw.levels, *(raw.auxiliary or ()))).backward()
     idle = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not idle, f"no gradient: {idle}"
     model.eval()
     with torch.no_grad():
-        evaluated = model(images())
-        boxes, scores = model.decode(evaluated, SIZE_HW)
+        evaluated = model(images(model))
+        boxes, scores = model.decode(evaluated, size_hw(model))
     assert type(evaluated) is type(raw)
-    cells = [(SIZE_HW[0] // s, SIZE_HW[1] // s) for s in model.strides]
+    height, width = size_hw(model)
+    cells = [(height // s, width // s) for s in model.strides]
     shapes = [(2, model.anchors_px.shape[1], h, w, 5 + num_classes) for h, w in cells]
     assert [tuple(x.shape) for x in evaluated.levels] == [tuple(x.shape) for x in raw.levels] == shapes
+    if raw.auxiliary is not None:
+        assert evaluated.auxiliary is not None
+        assert [tuple(x.shape) for x in evaluated.auxiliary] == [tuple(x.shape) for x in raw.auxiliary] == shapes
     count = sum(model.anchors_px.shape[1] * h * w for h, w in cells)
     assert boxes.shape == (2, count, 4) and scores.shape == (2, count, num_classes)
     assert boxes.dtype == scores.dtype == torch.float32
@@ -79,7 +87,7 @@ def test_fused_is_equal_and_the_original_untouched(name: str, tmp_path: Path) ->
     save(fused, tmp_path / "fused.safetensors")
     loaded = load(tmp_path / "fused.safetensors")
     with torch.no_grad():
-        expected, actual, again = model.eval()(images()), fused(images()), loaded(images())
+        expected, actual, again = model.eval()(images(model)), fused(images(model)), loaded(images(model))
     for ours, theirs, read in zip(expected.levels, actual.levels, again.levels, strict=True):
         assert (ours - theirs).abs().max() <= 1e-4 * max(1.0, float(ours.abs().max()))
         assert torch.equal(theirs, read)
@@ -103,14 +111,16 @@ def test_weights_round_trip(name: str, half: bool, tmp_path: Path) -> None:
         rounded = half and wanted.is_floating_point() and key != "head.anchors_px"
         assert value.dtype == wanted.dtype
         assert torch.equal(value, wanted.half().float() if rounded else wanted), key
-    loaded.train()(images()).levels[0].sum().backward()  # weights from a file can be trained on
+    loaded.train()(images(model)).levels[0].sum().backward()  # weights from a file can be trained on
 
 
-@pytest.mark.parametrize("size_hw", [(64, 80), (33, 64), (16, 64), (0, 64)])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_size_that_does_not_fit_is_refused(name: str, size_hw: tuple[int, int]) -> None:
-    with pytest.raises(ConfigError, match="stride 32"):
-        tiny(name)(torch.zeros(1, 3, *size_hw))
+def test_a_size_that_does_not_fit_is_refused(name: str) -> None:
+    model = tiny(name)
+    stride = model.max_stride
+    for wrong in ((2 * stride, 2 * stride + 16), (stride + 1, stride), (stride // 2, stride), (0, stride)):
+        with pytest.raises(ConfigError, match=f"stride {stride}"):
+            model(torch.zeros(1, 3, *wrong))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,10 +134,10 @@ def test_traces_without_its_checks(name: str) -> None:
             self.model = model
 
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return self.model.decode(self.model(x), SIZE_HW)
+            return self.model.decode(self.model(x), size_hw(model))
 
     with torch.no_grad():
-        program = torch.export.export(Whole(), (images(2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        actual = program.module()(images(3))
-        expected = Whole()(images(3))
+        program = torch.export.export(Whole(), (images(model, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        actual = program.module()(images(model, 3))
+        expected = Whole()(images(model, 3))
     torch.testing.assert_close(actual, expected)

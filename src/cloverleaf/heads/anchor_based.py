@@ -17,6 +17,7 @@ from cloverleaf.heads.anchor_decode import decode_anchors
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.implicit import ImplicitAdd, ImplicitMultiply
 from cloverleaf.layers.rep import conv_like
+from cloverleaf.layers.rep_conv import RepConv
 from cloverleaf.layers.style import Activation, Style, scale_width
 from cloverleaf.structures import AnchorOutput, FeatureSpec
 
@@ -37,16 +38,22 @@ class AnchorHeadSpec:
 
     Attributes:
         implicit: learn an addend before and a factor after the last convolution; both vanish when fused.
-        stem: a 3x3 convolution per level before the last one, or none.
+        stem: before the last convolution of each level a 3x3 convolution, a RepConv, or nothing.
         width: multiplies the width of the stem, which is twice that of its input at 1.0.
-        activation: of the stem.
+        auxiliary: a second head on the neck's auxiliary maps, for deep supervision; it vanishes when fused.
+        auxiliary_width: multiplies the width of the auxiliary head's stem, which is twice that of its input at 1.0.
+        bins: above 0 width and height are classified into so many bins and refined (SigmoidBin), not regressed.
+        activation: of the stems.
         anchors_px: per level its anchors (width, height) in pixels, finest level first.
     """
 
     type: Literal["anchor"] = "anchor"
     implicit: bool = True
-    stem: Literal["conv", "none"] = "conv"
+    stem: Literal["conv", "rep", "none"] = "conv"
     width: Annotated[float, Field(gt=0, le=8)] = 1.0
+    auxiliary: bool = False
+    auxiliary_width: Annotated[float, Field(gt=0, le=8)] = 1.0
+    bins: Annotated[int, Field(ge=0, le=256)] = 0
     activation: Activation = "leaky_relu"
     anchors_px: Anchors = TINY_ANCHORS
 
@@ -55,12 +62,16 @@ class AnchorHeadSpec:
         return AnchorHead(self, features, num_classes)
 
     def deployed(self) -> AnchorHeadSpec:
-        """The same head as it is after fusing: without implicit knowledge."""
-        return replace(self, implicit=False)
+        """The same head without what only training needs: implicit knowledge and the auxiliary head."""
+        return replace(self, implicit=False, auxiliary=False)
+
+    def outputs_per_anchor(self, num_classes: int) -> int:
+        """Values per anchor and cell: x, y, the two sides, objectness and K classes."""
+        return 3 + 2 * (1 + self.bins) + num_classes
 
 
 class AnchorLevel(nn.Module):
-    """One level: stem, then multiply(project(add(x))) with a 1x1 projection to ``outputs`` channels."""
+    """One level: stem, then multiply(project(add(x))) with a 1x1 projection to the raw outputs."""
 
     def __init__(self, stem: nn.Module, add: nn.Module, project: nn.Conv2d, multiply: nn.Module) -> None:
         super().__init__()
@@ -91,6 +102,9 @@ class AnchorHead(nn.Module):
     Attributes:
         anchors_px: buffer ``(L, A, 2)``, the only place where anchors are kept.
         strides: input pixels per cell of each level.
+        levels: one `AnchorLevel` per level, the lead head.
+        auxiliary: the same for the auxiliary head, which never has implicit knowledge; empty without one.
+        bins: bins of the box sides; 0 where they are regressed.
     """
 
     anchors_px: Tensor
@@ -101,40 +115,53 @@ class AnchorHead(nn.Module):
         self.num_classes = num_classes
         self.strides = features.strides
         self.num_anchors = len(spec.anchors_px[0])
-        outputs = self.num_anchors * (5 + num_classes)
-        style = Style(activation=spec.activation)
-        levels = []
-        for channels in features.channels:
-            wide = scale_width(2 * channels, spec.width) if spec.stem == "conv" else channels
-            levels.append(
-                AnchorLevel(
-                    ConvNormAct(channels, wide, 3, style=style) if spec.stem == "conv" else nn.Identity(),
-                    ImplicitAdd(wide) if spec.implicit else nn.Identity(),
-                    nn.Conv2d(wide, outputs, 1),
-                    ImplicitMultiply(outputs) if spec.implicit else nn.Identity(),
-                )
-            )
-        self.levels = nn.ModuleList(levels)
+        self.bins = spec.bins
+        outputs, style = self.num_anchors * spec.outputs_per_anchor(num_classes), Style(activation=spec.activation)
+        self.levels = nn.ModuleList(
+            _level(spec.stem, channels, spec.width, outputs, style, implicit=spec.implicit)
+            for channels in features.channels
+        )
+        self.auxiliary = nn.ModuleList(
+            _level("none" if spec.stem == "none" else "conv", channels, spec.auxiliary_width, outputs, style)
+            for channels in _auxiliary_channels(spec, features)
+        )
         self.register_buffer("anchors_px", torch.tensor(spec.anchors_px, dtype=torch.float32))
         self._add_bias_prior()
 
     @torch.no_grad()
     def _add_bias_prior(self) -> None:
         """Expect 8 objects in a 640 px image and equally frequent classes, whatever the training size."""
-        for level, stride in zip(self.levels, self.strides, strict=True):
-            assert isinstance(level, AnchorLevel) and level.project.bias is not None
-            bias = level.project.bias.view(self.num_anchors, -1)
-            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
-            bias[:, 5:] += math.log(0.6 / (self.num_classes - 0.99))
+        for levels in (self.levels, self.auxiliary):
+            for level, stride in zip(levels, self.strides, strict=False):
+                assert isinstance(level, AnchorLevel) and level.project.bias is not None
+                bias = level.project.bias.view(self.num_anchors, -1)
+                bias[:, -self.num_classes - 1] += math.log(8 / (640 / stride) ** 2)
+                bias[:, -self.num_classes :] += math.log(0.6 / (self.num_classes - 0.99))
 
     def forward(self, features: Sequence[Tensor]) -> AnchorOutput:
-        """Maps ``(B, C_l, H_l, W_l)``, finest first -> logits ``(B, A, H_l, W_l, 5 + K)`` per level."""
-        raw = [level(x) for level, x in zip(self.levels, features, strict=True)]
-        return AnchorOutput(tuple(x.unflatten(1, (self.num_anchors, -1)).permute(0, 1, 3, 4, 2) for x in raw))
+        """Maps ``(B, C_l, H_l, W_l)``, finest first, auxiliary ones last -> logits per level.
+
+        ``(B, A, H_l, W_l, 5 + K)``, or K + 3 + 2 (bins + 1) at the end where the sides are classified into bins.
+        """
+        count = len(self.levels)
+        lead = [self._raw(level(x)) for level, x in zip(self.levels, features[:count], strict=True)]
+        auxiliary = [self._raw(level(x)) for level, x in zip(self.auxiliary, features[count:], strict=False)]
+        return AnchorOutput(tuple(lead), tuple(auxiliary) or None)
+
+    def _raw(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.num_anchors, -1)).permute(0, 1, 3, 4, 2)
 
     def decode(self, raw: AnchorOutput) -> tuple[Tensor, Tensor]:
         """Boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``; see `decode_anchors`."""
+        if self.bins:
+            return decode_anchors(raw.levels, self.anchors_px, self.strides, bins=self.bins)
         return decode_anchors(raw.levels, self.anchors_px, self.strides)
+
+    def deploy(self) -> None:
+        """Fold implicit knowledge and drop the auxiliary head, in place; stems stay as they are."""
+        levels = [level for level in self.levels if isinstance(level, AnchorLevel)]
+        self.levels = nn.ModuleList(level.reparameterized() for level in levels)
+        self.auxiliary = nn.ModuleList()
 
     @torch.no_grad()
     def set_anchors(self, anchors_px: Tensor) -> None:
@@ -147,6 +174,34 @@ class AnchorHead(nn.Module):
             )
         check_anchors(anchors_px.tolist(), self.strides)
         self.anchors_px.copy_(anchors_px)
+
+
+def _level(
+    stem_kind: str, channels: int, width: float, outputs: int, style: Style, *, implicit: bool = False
+) -> AnchorLevel:
+    wide = channels if stem_kind == "none" else scale_width(2 * channels, width)
+    stem: nn.Module = nn.Identity()
+    if stem_kind == "conv":
+        stem = ConvNormAct(channels, wide, 3, style=style)
+    elif stem_kind == "rep":  # nothing but the projection follows, so an identity branch is allowed where shapes fit
+        stem = RepConv(channels, wide, style=style)
+    return AnchorLevel(
+        stem,
+        ImplicitAdd(wide) if implicit else nn.Identity(),
+        nn.Conv2d(wide, outputs, 1),
+        ImplicitMultiply(outputs) if implicit else nn.Identity(),
+    )
+
+
+def _auxiliary_channels(spec: AnchorHeadSpec, features: FeatureSpec) -> tuple[int, ...]:
+    if not spec.auxiliary:
+        return ()
+    if features.auxiliary is None:
+        raise ConfigError(
+            "head.auxiliary = true does not fit this neck", "the neck offers no auxiliary maps",
+            "leave it out, or choose a neck with maps for auxiliary heads, e.g. elan-pan",
+        )  # fmt: skip
+    return features.auxiliary
 
 
 def check_anchors(anchors_px: Sequence[Sequence[Sequence[float]]], strides: Sequence[int]) -> None:

@@ -18,13 +18,15 @@ class PyramidPool(nn.Module):
 
     Args:
         windows: odd sides, ascending.
+        largest_first: the order of the concatenation; False is ``x`` first, then ascending windows.
     """
 
-    def __init__(self, windows: Sequence[int] = (5, 9, 13)) -> None:
+    def __init__(self, windows: Sequence[int] = (5, 9, 13), *, largest_first: bool = True) -> None:
         super().__init__()
         steps = [after - before + 1 for before, after in zip((1, *windows[:-1]), windows, strict=True)]
         if any(step < 3 or step % 2 == 0 for step in steps):
             raise ValueError(f"windows must be odd and ascending, got {tuple(windows)}")
+        self.largest_first = largest_first
         self.pools = nn.ModuleList(nn.MaxPool2d(step, 1, step // 2) for step in steps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ class PyramidPool(nn.Module):
         maps = [x]
         for pool in self.pools:
             maps.append(pool(maps[-1]))
-        return torch.cat(maps[::-1], 1)
+        return torch.cat(maps[::-1] if self.largest_first else maps, 1)
 
 
 class CspSpp(nn.Module):
@@ -54,6 +56,39 @@ class CspSpp(nn.Module):
         self.pool = PyramidPool(windows)
         self.mix = ConvNormAct(out_channels * (1 + len(windows)), out_channels, style=style)
         self.merge = ConvNormAct(2 * out_channels, out_channels, style=style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""
+        pooled = self.mix(self.pool(self.reduce(x)))
+        return self.merge(torch.cat((pooled, self.bypass(x)), 1))
+
+
+class SppCspc(nn.Module):
+    """SPPCSPC: pyramid pooling between three convolutions before and two after, on one of two paths.
+
+    Args:
+        in_channels: width of the input.
+        out_channels: width of the output and of both paths.
+        windows: of the pools.
+        style: normalisation constants and activation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, style: Style, windows: Sequence[int] = (5, 9, 13)
+    ) -> None:
+        super().__init__()
+        width = out_channels
+        self.bypass = ConvNormAct(in_channels, width, style=style)
+        self.reduce = nn.Sequential(
+            ConvNormAct(in_channels, width, style=style),
+            ConvNormAct(width, width, 3, style=style),
+            ConvNormAct(width, width, style=style),
+        )
+        self.pool = PyramidPool(windows, largest_first=False)
+        self.mix = nn.Sequential(
+            ConvNormAct(width * (1 + len(windows)), width, style=style), ConvNormAct(width, width, 3, style=style)
+        )
+        self.merge = ConvNormAct(2 * width, out_channels, style=style)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""

@@ -92,6 +92,8 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
 
 def _keep_shape(name: str, outputs: dict[str, tuple[int, ...]]) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
+            output = output[0]  # what follows the first is a by-product
         if isinstance(output, Tensor):
             outputs[name] = tuple(output.shape)
         elif isinstance(output, AnchorOutput):

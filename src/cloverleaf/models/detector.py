@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any, cast
 
@@ -93,13 +94,27 @@ class Detector(nn.Module):
             return self.spec
         return replace(self.spec, head=replace(head, anchors_px=_nested_tuple(self.anchors_px.tolist())))
 
+    def deployed(self) -> Detector:
+        """A copy in evaluation mode without implicit knowledge (folded) and auxiliary head (dropped).
+
+        Normalisation and the branches of re-parameterisable blocks stay. A model without them is copied as it is.
+        """
+        deployed = copy.deepcopy(self).eval()
+        deployed.head.deploy()
+        deployed.spec = self.spec.as_deployed() if not self.spec.fused else self.spec
+        return deployed
+
     def fused(self) -> Detector:
-        """A copy in evaluation mode with normalisation and implicit knowledge folded away; this one is unchanged."""
+        """A copy in evaluation mode with everything folded that can be: the cheapest equal form.
+
+        Normalisation, the branches of re-parameterisable blocks and implicit knowledge are folded into convolutions,
+        and the auxiliary head is dropped; this model is unchanged.
+        """
         if self.spec.fused:
             raise ConfigError(f"{self.spec.name} is fused already", "there is nothing left to fold", "use it as it is")
-        copy = cast(Detector, reparameterize(self))
-        copy.spec = self.spec.as_fused()
-        return copy
+        fused = cast(Detector, reparameterize(self.deployed()))
+        fused.spec = self.spec.as_fused()
+        return fused
 
     def _check_images(self, images: Tensor) -> None:
         shape = tuple(images.shape)

@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from cloverleaf.backbones.elan import ElanTinySpec
+from cloverleaf.backbones.csp import CspTinySpec
+from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
 from cloverleaf.errors import ConfigError, suggest
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
 
-BACKBONES: Mapping[str, type] = {"elan-tiny": ElanTinySpec}
+BACKBONES: Mapping[str, type] = {"csp-tiny": CspTinySpec, "elan": ElanSpec, "elan-tiny": ElanTinySpec}
 NECKS: Mapping[str, type] = {"elan-pan": ElanPanSpec}
 HEADS: Mapping[str, type] = {"anchor": AnchorHeadSpec}
 TABLES: Mapping[str, Mapping[str, type]] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}

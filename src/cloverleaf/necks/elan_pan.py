@@ -1,4 +1,4 @@
-"""The neck of YOLOv7-tiny: pyramid pooling, then a path aggregation network whose merges are ELANs."""
+"""The neck of YOLOv7: pyramid pooling, then a path aggregation network whose merges are ELANs (arXiv 2207.02696)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,53 @@ from torch import Tensor, nn
 
 from cloverleaf.errors import ConfigError
 from cloverleaf.layers.conv import ConvNormAct
-from cloverleaf.layers.elan import Elan, ElanForm
-from cloverleaf.layers.spp import CspSpp
+from cloverleaf.layers.downsample import PooledDown
+from cloverleaf.layers.elan import Elan, ElanForm, ExtendedElan, build_elan
+from cloverleaf.layers.planned import ConvKind
+from cloverleaf.layers.spp import CspSpp, SppCspc
 from cloverleaf.layers.style import Activation, Style, scale_width
 from cloverleaf.structures import FeatureSpec
+
+Width = Annotated[int, Field(ge=1, le=16384)]
+Downsample = Literal["conv", "pooled-conv", "pooled-csp"]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ElanPanSpec:
-    """Options of `ElanPan`.
+    """Options of `ElanPan`; the defaults are YOLOv7-tiny's.
 
     Attributes:
-        width: multiplies the widths, which are half of the backbone's at 1.0; rounded up to a multiple of 8.
+        width: multiplies the widths; results are rounded up to a multiple of 8.
+        channels: width of each output (the transitions), finest first; half of the backbone's where None.
+        hidden: computational width of the ELANs of each level; half of the output's where None.
+        chain: width of an ELAN's 3x3 convolutions over its computational width; 0.5 in the "ELAN-W" of YOLOv7.
         depth: 3x3 convolutions in the chain of each ELAN.
+        taken: which outputs of a chain are concatenated.
+        spp: pyramid pooling of the coarsest map: `csp` (YOLOv7-tiny) or `cspc` (SPPCSPC, all others).
+        downsample: on the way to coarser maps: `conv`: 3x3 of stride 2; `pooled-conv`: YOLOv7's transition;
+            `pooled-csp`: DownC.
+        groups: above 1 each ELAN becomes an E-ELAN of that cardinality.
+        conv: kind of the chains' convolutions: plain, RepConv, or RepConv without identity before a concatenation.
         activation: of every convolution.
     """
 
     type: Literal["elan-pan"] = "elan-pan"
     width: Annotated[float, Field(gt=0, le=8)] = 1.0
+    channels: tuple[Width, ...] | None = None
+    hidden: tuple[Width, ...] | None = None
+    chain: Annotated[float, Field(gt=0, le=4)] = 1.0
     depth: Annotated[int, Field(ge=1, le=16)] = 2
+    taken: Literal["every", "every-second"] = "every"
+    spp: Literal["csp", "cspc"] = "csp"
+    downsample: Downsample = "conv"
+    groups: Annotated[int, Field(ge=1, le=8)] = 1
+    conv: ConvKind = "conv"
     activation: Activation = "leaky_relu"
+
+    def form(self, depth: int | None = None) -> ElanForm:
+        """The form of its ELANs, by option of another depth."""
+        make = ElanForm.every if self.taken == "every" else ElanForm.every_second
+        return make(depth or self.depth, self.conv)
 
     def build(self, features: FeatureSpec) -> ElanPan:
         """The module for a backbone's ``features``, freshly initialised."""
@@ -41,43 +68,87 @@ class ElanPanSpec:
 class ElanPan(nn.Module):
     """Features in, features of the same strides out; each level has seen all others.
 
-    Top-down: the coarser map is narrowed, enlarged and merged with a lateral 1x1 of the finer one. Bottom-up: a
-    stride-2 convolution of the finer map is merged with the map of the way down.
+    Top-down: the coarser map is narrowed, enlarged and merged with a lateral 1x1 of the finer one. Bottom-up: the
+    halved finer map is merged with the map of the way down. The maps of the way down follow the outputs for whoever
+    wants auxiliary heads; of an E-ELAN it is the last branch before merging.
     """
 
     def __init__(self, spec: ElanPanSpec, features: FeatureSpec) -> None:
         super().__init__()
-        if len(features) < 2 or any(b != 2 * a for a, b in zip(features.strides, features.strides[1:], strict=False)):
-            raise ConfigError(
-                "neck 'elan-pan' does not fit its backbone",
-                f"it joins two or more levels whose strides double, got strides {features.strides}",
-                "choose a backbone whose strides double from level to level",
-            )
-        style, form = Style(activation=spec.activation), ElanForm.every(spec.depth)
-        widths = [scale_width(c / 2, spec.width) for c in features.channels]
-        hidden = [scale_width(c / 4, spec.width) for c in features.channels]
-        self.features = FeatureSpec(channels=tuple(widths), strides=features.strides)
-        self.spp = CspSpp(features.channels[-1], widths[-1], style=style)
+        style = Style(activation=spec.activation)
+        widths, hidden = _widths(spec, features)
+        chain = [scale_width(c * spec.chain) for c in hidden]
+
+        def merges(levels: range) -> nn.ModuleList:
+            return nn.ModuleList(
+                build_elan(
+                    spec.groups, 2 * widths[i], hidden[i], widths[i], form=spec.form(), style=style,
+                    chain_width=chain[i],
+                )
+                for i in levels
+            )  # fmt: skip
+
+        self.features = FeatureSpec(channels=widths, strides=features.strides, auxiliary=widths)
+        pool = CspSpp if spec.spp == "csp" else SppCspc
+        self.spp = pool(features.channels[-1], widths[-1], style=style)
         # Index i of the lists below joins level i (finer) with level i + 1 (coarser).
         steps = range(len(widths) - 1)
         self.narrow = nn.ModuleList(ConvNormAct(widths[i + 1], widths[i], style=style) for i in steps)
         self.lateral = nn.ModuleList(ConvNormAct(features.channels[i], widths[i], style=style) for i in steps)
-        self.down_merge = nn.ModuleList(
-            Elan(2 * widths[i], hidden[i], widths[i], form=form, style=style) for i in steps
-        )
-        self.reduce = nn.ModuleList(ConvNormAct(widths[i], widths[i + 1], 3, 2, style=style) for i in steps)
-        self.up_merge = nn.ModuleList(
-            Elan(2 * widths[i + 1], hidden[i + 1], widths[i + 1], form=form, style=style) for i in steps
-        )
+        self.down_merge = merges(steps)
+        self.reduce = nn.ModuleList(_down(spec.downsample, widths[i], widths[i + 1], style) for i in steps)
+        self.up_merge = merges(range(1, len(widths)))
         self.enlarge = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps ``(B, C_l, H_l, W_l)``, finest first -> maps of ``self.features``, finest first."""
+        """Maps ``(B, C_l, H_l, W_l)``, finest first -> maps of ``self.features``, finest first, auxiliary ones last."""
         pyramid = [self.spp(features[-1])]  # grows towards finer levels at its front
+        auxiliary = [pyramid[0]]
         for i in reversed(range(len(self.lateral))):
             coarse = self.enlarge(self.narrow[i](pyramid[0]))
-            pyramid.insert(0, self.down_merge[i](torch.cat((self.lateral[i](features[i]), coarse), 1)))
+            merged, unmerged = _merge(self.down_merge[i], torch.cat((self.lateral[i](features[i]), coarse), 1))
+            pyramid.insert(0, merged)
+            auxiliary.insert(0, unmerged)
         outputs = [pyramid[0]]
         for i, (reduce, merge) in enumerate(zip(self.reduce, self.up_merge, strict=True)):
             outputs.append(merge(torch.cat((reduce(outputs[-1]), pyramid[i + 1]), 1)))
-        return tuple(outputs)
+        return (*outputs, *auxiliary)
+
+
+def _merge(elan: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The output of an ELAN, and what an auxiliary head may read of it."""
+    if isinstance(elan, ExtendedElan):
+        merged, last = elan(x, with_last=True)
+        return merged, last
+    assert isinstance(elan, Elan)
+    merged = elan(x)
+    return merged, merged
+
+
+def _down(kind: Downsample, width: int, coarser: int, style: Style) -> nn.Module:
+    match kind:
+        case "conv":
+            return ConvNormAct(width, coarser, 3, 2, style=style)
+        case "pooled-conv":
+            return PooledDown(width, coarser, inner=coarser // 2, style=style)
+        case "pooled-csp":
+            return PooledDown(width, coarser, inner=width, style=style)
+
+
+def _widths(spec: ElanPanSpec, features: FeatureSpec) -> tuple[tuple[int, ...], list[int]]:
+    """Widths of the outputs and computational widths."""
+    if len(features) < 2 or any(b != 2 * a for a, b in zip(features.strides, features.strides[1:], strict=False)):
+        raise ConfigError(
+            "neck 'elan-pan' does not fit its backbone",
+            f"it joins two or more levels whose strides double, got strides {features.strides}",
+            "choose a backbone whose strides double from level to level",
+        )
+    for name, given in (("channels", spec.channels), ("hidden", spec.hidden)):
+        if given is not None and len(given) != len(features):
+            raise ConfigError(
+                f"neck.{name} has {len(given)} widths", f"the backbone has {len(features)} levels",
+                "give one width per level, finest first, or null for widths that follow from the backbone",
+            )  # fmt: skip
+    wanted = spec.channels or [c / 2 for c in features.channels]
+    hidden = spec.hidden or [c / 2 for c in wanted]
+    return tuple(scale_width(c, spec.width) for c in wanted), [scale_width(c, spec.width) for c in hidden]

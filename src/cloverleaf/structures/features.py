@@ -12,14 +12,19 @@ class FeatureSpec:
     Attributes:
         channels: width of each map.
         strides: input pixels per cell of each map, strictly ascending.
+        auxiliary: widths of as many further maps of the same strides, which follow the others in the list and are meant
+            for auxiliary heads; None where there are none.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    auxiliary: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.strides):
             raise ValueError(f"{len(self.channels)} channels but {len(self.strides)} strides")
+        if self.auxiliary is not None and len(self.auxiliary) != len(self.strides):
+            raise ValueError(f"{len(self.auxiliary)} auxiliary channels but {len(self.strides)} strides")
         if list(self.strides) != sorted(set(self.strides)):
             raise ValueError(f"strides must be strictly ascending, got {self.strides}")
 

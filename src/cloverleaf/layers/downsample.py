@@ -1,0 +1,46 @@
+"""Halving the size of a map without a plain stride: pixels to channels, or a convolution beside a pool."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cloverleaf.layers.conv import ConvNormAct
+from cloverleaf.layers.style import Style
+
+
+class SpaceToDepth(nn.Module):
+    """Every 2x2 square of pixels becomes one cell of four times the channels; nothing is lost ("ReOrg").
+
+    The order of (row, column) parities is (0, 0), (1, 0), (0, 1), (1, 1), as published.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` -> ``(B, 4 C, H / 2, W / 2)``."""
+        return torch.cat((x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]), 1)
+
+
+class PooledDown(nn.Module):
+    """A stride-2 convolution behind a 1x1, concatenated with a 1x1 behind a max-pool, half of the output each.
+
+    It is the transition of YOLOv7 and X (``inner`` half of the output) and the DownC of E6, D6 and E6E (``inner`` equal
+    to the input).
+
+    Args:
+        in_channels: width of the input.
+        out_channels: width of the output, even.
+        inner: width between the 1x1 and the stride-2 convolution.
+        style: normalisation constants and activation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, inner: int, style: Style) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.reduce = ConvNormAct(in_channels, inner, style=style)
+        self.stride = ConvNormAct(inner, half, 3, 2, style=style)
+        self.pool = nn.MaxPool2d(2)
+        self.pooled = ConvNormAct(in_channels, half, style=style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` with even H and W -> ``(B, C_out, H / 2, W / 2)``."""
+        return torch.cat((self.stride(self.reduce(x)), self.pooled(self.pool(x))), 1)
