@@ -25,7 +25,8 @@ RANKS = {
     "predict": 8,
     "training": 9,
     "recipes": 10,
-    "cli": 11,
+    "ablation": 11,
+    "cli": 12,
 }  # fmt: skip
 OPTIONAL_OR_HEAVY = {"lightning": {"training"}}
 MODULES = sorted(SRC.rglob("*.py"))
