@@ -1,4 +1,4 @@
-"""Candidates, assignments, losses and gradients of the plain and the SimOTA criterion against the published numbers."""
+"""Candidates, assignments, losses and gradients of every criterion against the published numbers."""
 
 import zlib
 from pathlib import Path
@@ -12,6 +12,7 @@ from cloverleaf.assigners.anchor_ratio import AnchorRatioAssigner
 from cloverleaf.assigners.simota import SimOtaAssigner
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.criteria import AnchorCriterion
+from cloverleaf.models.criterion import build_assigner, build_auxiliary_assigner
 from cloverleaf.structures import AnchorOutput, Targets
 
 FOLDER = Path(__file__).parent / "yolov7"
@@ -27,7 +28,7 @@ def load(numbers, case):
     height, width = (int(v) for v in get["image_hw"])
     strides = [8 * 2**i for i in range(len(get["anchors_px"]))]
     levels = []
-    for i, stride in enumerate(strides):
+    for i, stride in enumerate(strides * (2 if str(get["kind"]) == "aux" else 1)):
         shape = (int(get["batch"]), 3, height // stride, width // stride, int(get["nc"]) + 5)
         p = np.random.RandomState(zlib.crc32(f"{case}.pred.{i}".encode())).standard_normal(shape).astype(np.float32)
         p[..., :4] *= np.float32(0.3)
@@ -51,7 +52,7 @@ def load(numbers, case):
     )
 
 
-def criterion_of(case, assigner):
+def criterion_of(case, assigner, auxiliary=None):
     return AnchorCriterion(
         case.config,
         anchors_px=torch.from_numpy(case.get["anchors_px"]),
@@ -59,6 +60,7 @@ def criterion_of(case, assigner):
         num_classes=int(case.get["nc"]),
         image_size=640,
         assigner=assigner,
+        auxiliary=auxiliary,
     )
 
 
@@ -69,8 +71,13 @@ def rows_of(matches, level):
     return [tuple(row) for row in torch.stack([column[on] for column in columns], 1).tolist()]
 
 
+def raw_of(case):
+    count = len(case.strides)
+    return AnchorOutput(tuple(case.levels[:count]), tuple(case.levels[count:]) or None)
+
+
 def check_loss(case, criterion):
-    output = criterion(AnchorOutput(tuple(case.levels)), case.targets, case.size_hw)
+    output = criterion(raw_of(case), case.targets, case.size_hw)
     items = [output.items[name].item() for name in ("box", "obj", "cls")]
     np.testing.assert_allclose([*items, sum(items)], case.get["items"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(output.total.item(), case.get["loss"], rtol=1e-5)
@@ -94,7 +101,7 @@ def test_plain(golden, name):
     if case.config.autobalance:
         for call, expected in enumerate(case.get["balance_after_each_call"]):
             if call:
-                criterion(AnchorOutput(tuple(case.levels)), case.targets, case.size_hw)
+                criterion(raw_of(case), case.targets, case.size_hw)
             np.testing.assert_allclose(criterion.balance.numpy(), expected, rtol=1e-5)
 
 
@@ -116,4 +123,24 @@ def test_simota(golden, name):
         assert same >= 0.8 * sum(map(len, expected))
         return
     assert actual == expected
+    check_loss(case, criterion)
+
+
+@pytest.mark.parametrize("name", cases("loss_aux"))
+def test_coarse_to_fine(golden, name):
+    case = load(golden("yolov7/loss_aux"), name)
+    fine = build_assigner(case.config, auxiliary=True)
+    coarse_to_fine = build_auxiliary_assigner(case.config)
+    criterion = criterion_of(case, fine, coarse_to_fine)
+    where = (case.targets, criterion.anchors_px, case.strides, case.size_hw)
+    raw = raw_of(case)
+    lead = fine(raw.levels, *where)
+    matches = {"lead": lead, "aux": coarse_to_fine(raw, lead, *where)}
+    for (head, found), reach in zip(matches.items(), (0.5, 1.0), strict=True):
+        plain = AnchorRatioAssigner(case.config.anchor_t, reach)(raw.levels, *where)
+        counts = plain.level.bincount(minlength=len(case.strides)).tolist()
+        assert counts == case.get[f"candidates.{head}.count"].tolist()
+        for i in range(len(case.strides)):
+            expected = sorted(map(tuple, case.get[f"assign.{head}.{i}"].tolist()))
+            assert sorted(rows_of(found, i)) == expected, (head, i)
     check_loss(case, criterion)

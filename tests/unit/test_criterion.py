@@ -14,7 +14,7 @@ from cloverleaf.assigners.simota import SimOtaAssigner
 from cloverleaf.errors import ConfigError
 from cloverleaf.losses.classify import binary_cross_entropy, smooth_one_hot
 from cloverleaf.losses.config import LossConfig
-from cloverleaf.losses.criteria import _last_value
+from cloverleaf.losses.objectness import last_value
 from cloverleaf.models.criterion import build_criterion
 from cloverleaf.structures import AnchorOutput, Targets
 
@@ -22,13 +22,23 @@ SIZE = (96, 128)
 ASSIGNERS = pytest.mark.parametrize("assigner", ["simota", "anchor_ratio"])
 
 
-def criterion_for(num_classes=5, reduce=None, **options):
-    model = SimpleNamespace(anchors_px=ANCHORS, strides=STRIDES, num_classes=num_classes)
-    return build_criterion(model, LossConfig(**options), image_size=640, reduce=reduce)
+def model_of(num_classes=5, anchors_px=ANCHORS, strides=STRIDES, deep=False):
+    """What a criterion asks of a model; `deep` gives it an auxiliary head."""
+    head = SimpleNamespace(auxiliary=strides if deep else ())
+    return SimpleNamespace(anchors_px=anchors_px, strides=strides, num_classes=num_classes, head=head)
+
+
+def criterion_for(num_classes=5, reduce=None, deep=False, **options):
+    return build_criterion(model_of(num_classes, deep=deep), LossConfig(**options), image_size=640, reduce=reduce)
+
+
+def output_of(levels):
+    """The first levels are the lead's, three more are the auxiliary head's."""
+    return AnchorOutput(tuple(levels[:3]), tuple(levels[3:]) or None)
 
 
 def run(criterion, levels, targets, size_hw=SIZE):
-    output = criterion(AnchorOutput(tuple(levels)), targets, size_hw)
+    output = criterion(output_of(levels), targets, size_hw)
     output.total.backward()
     return output, torch.cat([level.grad.flatten() for level in levels])
 
@@ -88,11 +98,14 @@ def test_half_precision_outputs_are_computed_in_float32():
 
 
 @ASSIGNERS
-def test_processes_add_up_to_one(assigner):
+@pytest.mark.parametrize("deep", [False, True])
+def test_processes_add_up_to_one(assigner, deep):
     """Two processes with half of the images each have the gradients and the items of one with all of them."""
     targets = random_targets([2, 11, 0, 4], SIZE, 5)
     whole_levels = random_levels(4, SIZE, 5, requires_grad=True)
-    whole, whole_gradient = run(criterion_for(assigner=assigner), whole_levels, targets)
+    if deep:
+        whole_levels += random_levels(4, SIZE, 5, seed=1, requires_grad=True)
+    whole, whole_gradient = run(criterion_for(assigner=assigner, deep=deep), whole_levels, targets)
     barrier, values, outputs = threading.Barrier(2, timeout=20), {}, {}
 
     def process(rank):
@@ -106,7 +119,7 @@ def test_processes_add_up_to_one(assigner):
         keep = targets.image_index // 2 == rank
         part = Targets(targets.boxes_xyxy[keep], targets.labels[keep], targets.image_index[keep] - 2 * rank, 2)
         levels = [level.detach()[2 * rank : 2 * rank + 2].requires_grad_() for level in whole_levels]
-        output, _ = run(criterion_for(assigner=assigner, reduce=reduce), levels, part)
+        output, _ = run(criterion_for(assigner=assigner, deep=deep, reduce=reduce), levels, part)
         outputs[rank] = output, levels
 
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
@@ -136,8 +149,8 @@ def test_perfect_predictions_cost_almost_nothing():
 
 def test_last_match_of_a_cell_counts():
     cell, value = torch.tensor([3, 1, 3, 0, 3]), torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
-    torch.testing.assert_close(_last_value(cell, value, 5), torch.tensor([0.4, 0.2, 0.0, 0.5, 0.0]))
-    assert _last_value(cell[:0], value[:0], 3).tolist() == [0, 0, 0]
+    torch.testing.assert_close(last_value(cell, value, 5), torch.tensor([0.4, 0.2, 0.0, 0.5, 0.0]))
+    assert last_value(cell[:0], value[:0], 3).tolist() == [0, 0, 0]
 
 
 def test_focal_and_smoothing_by_hand():
@@ -150,7 +163,7 @@ def test_focal_and_smoothing_by_hand():
 
 
 def test_gains_scale_with_levels_classes_and_size():
-    model = SimpleNamespace(anchors_px=ANCHORS.repeat(2, 1, 1)[:4], strides=(8, 16, 32, 64), num_classes=40)
+    model = model_of(40, ANCHORS.repeat(2, 1, 1)[:4], (8, 16, 32, 64))
     criterion = build_criterion(model, LossConfig(box=0.05, cls=0.3, obj=0.7), image_size=1280)
     gains = (criterion.box_gain, criterion.cls_gain, criterion.obj_gain)
     assert gains == pytest.approx((0.0375, 0.1125, 2.1))
@@ -177,6 +190,6 @@ def test_autobalance_only_while_training_and_only_where_it_can():
     assert torch.equal(criterion.balance, start)
     criterion.train()(AnchorOutput(tuple(levels)), targets, SIZE)
     assert not torch.equal(criterion.balance, start) and criterion.balance[1] == 1
-    model = SimpleNamespace(anchors_px=ANCHORS[:1], strides=(8,), num_classes=5)
+    model = model_of(5, ANCHORS[:1], (8,))
     with pytest.raises(ConfigError, match="autobalance"):
         build_criterion(model, LossConfig(autobalance=True), image_size=640)

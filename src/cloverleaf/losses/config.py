@@ -23,8 +23,14 @@ class LossConfig:
         anchor_t: largest side ratio between a box and an anchor that may match.
         label_smoothing: epsilon of the class targets.
         objectness_iou_ratio: `gr`; share of the IoU in the objectness target.
-        dynamic_k_candidates: how many best IoUs are summed for the dynamic k.
+        dynamic_k_candidates: how many best IoUs are summed for the dynamic k; None for the published numbers: 10 for a
+            model without auxiliary head, 20 for one with it.
         autobalance: adapt the level weights of the objectness loss.
+        auxiliary: what an auxiliary head learns: its own matches (`independent`), the lead's (`lead-guided`), or more
+            cells chosen by the lead's predictions (`coarse-to-fine`, published).
+        auxiliary_gain: weight of the auxiliary head's loss against the lead's.
+        auxiliary_bound: limit the objectness of coarse labels by the distance to the object; see
+            `cloverleaf.losses.objectness.coarse_bound`.
     """
 
     assigner: Literal["simota", "anchor_ratio"] = "simota"
@@ -38,5 +44,8 @@ class LossConfig:
     anchor_t: Annotated[float, Field(gt=1)] = 4.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     objectness_iou_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    dynamic_k_candidates: Annotated[int, Field(ge=1)] = 10
+    dynamic_k_candidates: Annotated[int, Field(ge=1)] | None = None
     autobalance: bool = False
+    auxiliary: Literal["independent", "lead-guided", "coarse-to-fine"] = "coarse-to-fine"
+    auxiliary_gain: Annotated[float, Field(gt=0)] = 0.25
+    auxiliary_bound: bool = False

@@ -13,9 +13,10 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.losses.box import ciou_loss
 from cloverleaf.losses.classify import binary_cross_entropy, smooth_one_hot
 from cloverleaf.losses.config import LossConfig
+from cloverleaf.losses.objectness import coarse_bound, last_value
 from cloverleaf.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from cloverleaf.ops.cells import decode_in_cells, flat_index, gather_cells
-from cloverleaf.structures import AnchorAssigner, AnchorAssignment, AnchorOutput, Targets
+from cloverleaf.structures import AnchorAssigner, AnchorAssignment, AnchorOutput, AuxiliaryAssigner, Targets
 
 _BALANCE_3 = (4.0, 1.0, 0.4)
 _BALANCE_N = (4.0, 1.0, 0.25, 0.06, 0.02)
@@ -43,8 +44,8 @@ class AnchorCriterion(nn.Module):
 
     Per level: CIoU loss of the matched cells (mean), cross-entropy of their classes (mean, left out for one class) and
     cross-entropy of the objectness of all cells (mean, weighted by level), whose target is the detached CIoU of the
-    matched prediction; where several matches share a cell the last one counts. Computed in float32 whatever the
-    autocast state.
+    matched prediction; where several matches share a cell the last one counts. An auxiliary head adds the same loss
+    times `auxiliary_gain`. Computed in float32 whatever the autocast state.
 
     Args:
         config: gains and options.
@@ -53,6 +54,8 @@ class AnchorCriterion(nn.Module):
         num_classes: K.
         image_size: training size in pixels, by which the objectness gain is scaled.
         assigner: who learns what; may be replaced at any time by setting `assigner`.
+        auxiliary: what the auxiliary head learns (deep supervision, section 4.2 of the paper); None for models without
+            one, or to leave it out.
         reduce: sums a tensor over the processes of a distributed run, so that means are taken over the global batch and
             the gradients equal those of one process; None in a single process.
     """
@@ -69,11 +72,12 @@ class AnchorCriterion(nn.Module):
         num_classes: int,
         image_size: int,
         assigner: AnchorAssigner,
+        auxiliary: AuxiliaryAssigner | None = None,
         reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.config, self.strides, self.num_classes = config, tuple(strides), num_classes
-        self.assigner, self.reduce = assigner, reduce or _unreduced
+        self.assigner, self.auxiliary, self.reduce = assigner, auxiliary, reduce or _unreduced
         num_levels = len(self.strides)
         if config.autobalance and _BALANCE_STRIDE not in self.strides:
             raise ConfigError(
@@ -89,87 +93,137 @@ class AnchorCriterion(nn.Module):
         self.register_buffer("anchors_px", anchors_px.detach().float().clone(), persistent=False)
         self.register_buffer("balance", torch.tensor(balance))
 
-    def with_assigner(self, assigner: AnchorAssigner) -> AnchorCriterion:
-        """The same criterion, sharing its state, with another assigner (validation always uses the plain one)."""
+    def with_assigner(self, assigner: AnchorAssigner, auxiliary: AuxiliaryAssigner | None = None) -> AnchorCriterion:
+        """The same criterion, sharing its state, with other assigners.
+
+        Without an auxiliary one only the lead is judged, as in the published validation loss (with the plain assigner).
+        """
         other = copy.copy(self)
-        other.assigner = assigner
+        other.assigner, other.auxiliary = assigner, auxiliary
         return other
 
     def forward(self, raw: AnchorOutput, targets: Targets, size_hw: tuple[int, int]) -> LossOutput:
         """Loss of one batch.
 
         Args:
-            raw: logits; the auxiliary ones are not used.
+            raw: logits of the lead head and, if there is an auxiliary assigner, of the auxiliary head.
             targets: ground truth in input pixels.
             size_hw: network-input size.
-        """
-        levels = raw.levels
-        if self.balance.device != levels[0].device:
-            self.to(levels[0].device)
-        with torch.autocast(levels[0].device.type, enabled=False):
-            matches = self.assigner(levels, targets, self.anchors_px, self.strides, size_hw)
-            return self.loss_of(levels, targets, matches)
 
-    def loss_of(self, levels: Sequence[Tensor], targets: Targets, matches: AnchorAssignment) -> LossOutput:
-        """Loss of given matches: the part after the assigner."""
-        counts = matches.level.bincount(minlength=len(levels))
-        batch_size = levels[0].shape[0]
-        *global_counts, images = self.reduce(torch.cat((counts, counts.new_tensor([batch_size])))).unbind()
-        share = torch.stack(global_counts).clamp(min=1).float().reciprocal()[matches.level]  # sums become level means
-        predicted = gather_cells(levels, matches, counts.tolist())
-        loss, ciou = ciou_loss(*self._boxes_in_cells(predicted, targets, matches))
-        box = (loss * share).sum() * self.box_gain
+        Raises:
+            ConfigError: there is an auxiliary assigner, but no auxiliary output.
+        """
+        device = raw.levels[0].device
+        if self.balance.device != device:
+            self.to(device)
+        with torch.autocast(device.type, enabled=False):
+            where = (targets, self.anchors_px, self.strides, size_hw)
+            lead = self.assigner(raw.levels, *where)
+            heads = [_Head(raw.levels, lead)]
+            if self.auxiliary is not None:
+                if raw.auxiliary is None:
+                    raise ConfigError(
+                        what="the criterion has an auxiliary assigner and the model gave no auxiliary output",
+                        why="a model in deploy form has no auxiliary head",
+                        fix="train the training form, or build the criterion without an auxiliary assigner",
+                    )
+                matches = self.auxiliary(raw, lead, *where)
+                config = self.config
+                heads.append(_Head(raw.auxiliary, matches, config.auxiliary_gain, config.auxiliary_bound))
+            return self._loss_of(heads, targets)
+
+    def _loss_of(self, heads: Sequence[_Head], targets: Targets) -> LossOutput:
+        """Loss of given matches: the part after the assigners."""
+        batch_size, num_levels = heads[0].levels[0].shape[0], len(self.strides)
+        counts = torch.stack([head.matches.level.bincount(minlength=num_levels) for head in heads])
+        total = self.reduce(torch.cat((counts.flatten(), counts.new_tensor([batch_size]))))
+        images, weights = total[-1], total[:-1].view_as(counts).clamp(min=1).float().reciprocal()  # sums become means
+        losses = [
+            self._losses(head, targets, on_level, weight)
+            for head, on_level, weight in zip(heads, counts.tolist(), weights, strict=True)
+        ]
+        balance = self.balance.clone()  # the buffer may change before the gradient is asked for
+        means = [loss.objectness * (batch_size / images) for loss in losses]
+        parts = [
+            torch.stack((loss.box * self.box_gain, (mean * balance).sum() * self.obj_gain, loss.cls * self.cls_gain))
+            for loss, mean in zip(losses, means, strict=True)
+        ]
+        whole = torch.stack([part * head.gain for part, head in zip(parts, heads, strict=True)]).sum(0)
+        if self.config.autobalance and self.training:
+            self._rebalance(self.reduce(means[0].detach()))
+        items = self.reduce(whole.detach()).unbind()
+        return LossOutput(whole.sum() * images, dict(zip(("box", "obj", "cls"), items, strict=True)))
+
+    def _losses(self, head: _Head, targets: Targets, counts: Sequence[int], weights: Tensor) -> _HeadLoss:
+        """Losses of one head, without gains.
+
+        Args:
+            head: predictions and what they learn.
+            targets: ground truth.
+            counts: matches on each level.
+            weights: ``(L,)`` one over the matches on each level, of all processes.
+        """
+        matches, weight = head.matches, weights[head.matches.level]
+        predicted = gather_cells(head.levels, matches, counts)
+        boxes, wanted = self._boxes_in_cells(predicted, targets, matches)
+        loss, ciou = ciou_loss(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted))
+        box = (loss * weight).sum()
 
         if self.num_classes > 1:
-            wanted = smooth_one_hot(targets.labels[matches.target_index], self.num_classes, self.config.label_smoothing)
-            entropy = self._entropy(predicted[:, 5:], wanted, self.config.cls_pw)
-            cls = (entropy.mean(1) * share).sum() * self.cls_gain
+            classes = targets.labels[matches.target_index]
+            one_hot = smooth_one_hot(classes, self.num_classes, self.config.label_smoothing)
+            cls = (self._entropy(predicted[:, 5:], one_hot, self.config.cls_pw).mean(1) * weight).sum()
         else:
             cls = box.new_zeros(())
 
-        obj = self._objectness(levels, matches, ciou.detach(), batch_size / images) * self.obj_gain
-        items = self.reduce(torch.stack((box, obj, cls)).detach()).unbind()
-        return LossOutput((box + obj + cls) * images, dict(zip(("box", "obj", "cls"), items, strict=True)))
+        ratio = self.config.objectness_iou_ratio
+        value = (1 - ratio) + ratio * ciou.detach().clamp(min=0)
+        if head.bounded:
+            value = torch.minimum(value, coarse_bound(wanted[:, :2]))
+        return _HeadLoss(box, cls, self._objectness(head.levels, matches, value))
 
     def _entropy(self, logits: Tensor, targets: Tensor, positive_weight: float) -> Tensor:
         return binary_cross_entropy(logits, targets, positive_weight=positive_weight, gamma=self.config.fl_gamma)
 
     def _boxes_in_cells(self, predicted: Tensor, targets: Targets, matches: AnchorAssignment) -> tuple[Tensor, Tensor]:
-        """Predicted and wanted corners ``(n, 4)`` in units of the level's cells, from the matched cell's corner."""
+        """Predicted and wanted centre and size ``(n, 4)`` in cells of the level, from the matched cell's corner."""
         strides = predicted.new_tensor(self.strides)
         boxes = decode_in_cells(predicted, matches, self.anchors_px, strides)
         wanted = xyxy_to_cxcywh(targets.boxes_xyxy)[matches.target_index].float() / strides[matches.level][:, None]
         cell = torch.stack((matches.column, matches.row), -1)
-        wanted = torch.cat((wanted[:, :2] - cell, wanted[:, 2:]), -1)
-        return cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted)
+        return boxes, torch.cat((wanted[:, :2] - cell, wanted[:, 2:]), -1)
 
-    def _objectness(self, levels: Sequence[Tensor], matches: AnchorAssignment, ciou: Tensor, part: Tensor) -> Tensor:
-        """Mean cross-entropy per level, weighted by the level balance and summed; `part` of the global mean."""
+    def _objectness(self, levels: Sequence[Tensor], matches: AnchorAssignment, value: Tensor) -> Tensor:
+        """``(L,)`` mean cross-entropy of all cells of each level; matched ones learn ``value``, the others 0."""
         sizes = [level[..., 4].numel() for level in levels]
         logits = torch.cat([level[..., 4].reshape(-1) for level in levels]).float()
-        ratio = self.config.objectness_iou_ratio
-        value = (1 - ratio) + ratio * ciou.clamp(min=0)
-        target = _last_value(flat_index(levels, matches), value, sum(sizes))
+        target = last_value(flat_index(levels, matches), value, sum(sizes))
         losses = self._entropy(logits, target, self.config.obj_pw).split(sizes)
-        means = torch.stack([loss.mean() for loss in losses]) * part
-        total = (means * self.balance.clone()).sum()  # the buffer may change before the gradient is asked for
-        if self.config.autobalance and self.training:
-            self._rebalance(self.reduce(means.detach()))
-        return total
+        return torch.stack([loss.mean() for loss in losses])
 
     def _rebalance(self, means: Tensor) -> None:
         balance = self.balance * _BALANCE_DECAY + (1 - _BALANCE_DECAY) / means
         self.balance.copy_(balance / balance[self.strides.index(_BALANCE_STRIDE)])
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """Raw output of one head, and what it learns."""
+
+    levels: Sequence[Tensor]
+    matches: AnchorAssignment
+    gain: float = 1.0
+    bounded: bool = False  # the objectness of its labels is limited by `coarse_bound`
+
+
+@dataclass(frozen=True, slots=True)
+class _HeadLoss:
+    """Losses of one head before gains: scalars, and the objectness per level."""
+
+    box: Tensor
+    cls: Tensor
+    objectness: Tensor
+
+
 def _unreduced(value: Tensor) -> Tensor:
     return value
-
-
-def _last_value(cell: Tensor, value: Tensor, size: int) -> Tensor:
-    """``(size,)`` zeros with ``value`` at ``cell``; of equal cells the last one counts, on every device."""
-    order = cell.argsort(stable=True)
-    cell, value = cell[order], value[order]
-    last = torch.ones_like(cell, dtype=torch.bool)
-    last[:-1] = cell[1:] != cell[:-1]
-    return value.new_zeros(size).scatter_(0, cell[last], value[last])

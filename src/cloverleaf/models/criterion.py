@@ -1,17 +1,31 @@
-"""The criterion that fits a detector."""
+"""The criterion that fits a detector, and its assigners."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from dataclasses import replace
 from typing import Protocol, assert_never
 
 from torch import Tensor
 
 from cloverleaf.assigners.anchor_ratio import AnchorRatioAssigner
+from cloverleaf.assigners.lead_guided import CoarseToFineAssigner, IndependentAssigner, LeadGuidedAssigner
 from cloverleaf.assigners.simota import SimOtaAssigner
+from cloverleaf.errors import ConfigError
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.criteria import AnchorCriterion
-from cloverleaf.structures import AnchorAssigner
+from cloverleaf.structures import AnchorAssigner, AuxiliaryAssigner
+
+_FINE_REACH, _COARSE_REACH = 0.5, 1.0  # own cell and normally two neighbours; own cell and all four
+_TOP, _TOP_WITH_AUXILIARY = 10, 20  # published numbers of IoUs that are summed for the dynamic k
+
+
+class AnchorHeadFacts(Protocol):
+    """What a criterion must know of an anchor-based head beside its geometry."""
+
+    @property
+    def auxiliary(self) -> Sized:
+        """The levels of its auxiliary head; empty without one."""
 
 
 class AnchorDetector(Protocol):
@@ -29,14 +43,41 @@ class AnchorDetector(Protocol):
     def num_classes(self) -> int:
         """K."""
 
+    @property
+    def head(self) -> AnchorHeadFacts:
+        """The head itself."""
 
-def build_assigner(config: LossConfig) -> AnchorAssigner:
-    """The assigner that `config.assigner` names."""
+
+def build_assigner(config: LossConfig, *, auxiliary: bool = False) -> AnchorAssigner:
+    """The assigner of the lead head that `config.assigner` names.
+
+    Args:
+        config: the options.
+        auxiliary: the model has an auxiliary head, which changes the published number of dynamic-k candidates.
+    """
+    return _assigner(config, auxiliary=auxiliary, reach=_FINE_REACH)
+
+
+def build_auxiliary_assigner(config: LossConfig) -> AuxiliaryAssigner:
+    """The assigner of the auxiliary head that `config.auxiliary` names."""
+    match config.auxiliary:
+        case "independent":
+            return IndependentAssigner(_assigner(config, auxiliary=True, reach=_FINE_REACH))
+        case "lead-guided":
+            return LeadGuidedAssigner()
+        case "coarse-to-fine":
+            return CoarseToFineAssigner(_assigner(config, auxiliary=True, reach=_COARSE_REACH))
+        case _:
+            assert_never(config.auxiliary)
+
+
+def _assigner(config: LossConfig, *, auxiliary: bool, reach: float) -> AnchorAssigner:
     match config.assigner:
         case "simota":
-            return SimOtaAssigner(anchor_t=config.anchor_t, top_candidates=config.dynamic_k_candidates)
+            top = config.dynamic_k_candidates or (_TOP_WITH_AUXILIARY if auxiliary else _TOP)
+            return SimOtaAssigner(anchor_t=config.anchor_t, reach=reach, top_candidates=top)
         case "anchor_ratio":
-            return AnchorRatioAssigner(anchor_t=config.anchor_t)
+            return AnchorRatioAssigner(anchor_t=config.anchor_t, reach=reach)
         case _:
             assert_never(config.assigner)
 
@@ -52,16 +93,49 @@ def build_criterion(
 
     Args:
         model: its anchors are copied, so build the criterion after they are final.
-        config: gains, options and the assigner.
+        config: gains, options and the assigners.
         image_size: training size in pixels (the longer side).
         reduce: sums a tensor over the processes of a distributed run; see `AnchorCriterion`.
+
+    Raises:
+        ConfigError: an option that has no effect on this model.
     """
+    auxiliary = len(model.head.auxiliary) > 0
+    _check(config, auxiliary)
     return AnchorCriterion(
         config,
         anchors_px=model.anchors_px,
         strides=model.strides,
         num_classes=model.num_classes,
         image_size=image_size,
-        assigner=build_assigner(config),
+        assigner=build_assigner(config, auxiliary=auxiliary),
+        auxiliary=build_auxiliary_assigner(config) if auxiliary else None,
         reduce=reduce,
     )
+
+
+def warmup_criterion(criterion: AnchorCriterion) -> AnchorCriterion:
+    """``criterion``, sharing its state, with every anchor-ratio candidate a positive, whatever its own assigners.
+
+    An auxiliary head keeps its kind of labels.
+    """
+    plain = replace(criterion.config, assigner="anchor_ratio")
+    auxiliary = None if criterion.auxiliary is None else build_auxiliary_assigner(plain)
+    return criterion.with_assigner(build_assigner(plain, auxiliary=auxiliary is not None), auxiliary)
+
+
+def _check(config: LossConfig, auxiliary: bool) -> None:
+    default = LossConfig()
+    if not auxiliary:
+        for name in ("auxiliary", "auxiliary_gain", "auxiliary_bound"):
+            if (value := getattr(config, name)) != getattr(default, name):
+                raise ConfigError(
+                    f"loss.{name} = {value!r} has no effect", "this model has no auxiliary head",
+                    "add one with model.head.auxiliary=true, or leave the option out",
+                )  # fmt: skip
+    elif config.auxiliary_bound and config.auxiliary != "coarse-to-fine":
+        raise ConfigError(
+            "loss.auxiliary_bound has no effect",
+            f"it limits coarse labels, and with loss.auxiliary={config.auxiliary} there are none",
+            "set loss.auxiliary=coarse-to-fine, or leave the bound out",
+        )

@@ -1,6 +1,6 @@
 """Nouns shared by every part: frozen, validated, without behaviour beyond their own data."""
 
-from cloverleaf.structures.assignment import AnchorAssigner, AnchorAssignment
+from cloverleaf.structures.assignment import AnchorAssigner, AnchorAssignment, AuxiliaryAssigner
 from cloverleaf.structures.batch import Batch, Targets
 from cloverleaf.structures.detections import Detections
 from cloverleaf.structures.features import FeatureSpec
@@ -11,6 +11,7 @@ __all__ = [
     "AnchorAssigner",
     "AnchorAssignment",
     "AnchorOutput",
+    "AuxiliaryAssigner",
     "Batch",
     "Detections",
     "FeatureSpec",

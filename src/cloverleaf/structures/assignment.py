@@ -1,4 +1,4 @@
-"""Who learns what: the result of a label assigner for anchor-based heads, and the protocol of such assigners."""
+"""Who learns what: the result of a label assigner for anchor-based heads, and the protocols of such assigners."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from cloverleaf.structures.batch import Targets
+from cloverleaf.structures.outputs import AnchorOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,5 +52,27 @@ class AnchorAssigner(Protocol):
             anchors_px: ``(L, A, 2)`` anchor (width, height) in input pixels.
             strides: input pixels per cell of each level.
             size_hw: network-input size.
+        """
+        ...
+
+
+class AuxiliaryAssigner(Protocol):
+    """Chooses what the auxiliary head of a model learns (deep supervision). Never propagates gradients."""
+
+    def __call__(
+        self,
+        raw: AnchorOutput,
+        lead: AnchorAssignment,
+        targets: Targets,
+        anchors_px: Tensor,
+        strides: Sequence[int],
+        size_hw: tuple[int, int],
+    ) -> AnchorAssignment:
+        """Assign the cells of the auxiliary head.
+
+        Args:
+            raw: logits of both heads; `raw.auxiliary` is not None.
+            lead: what the lead head learns.
+            targets, anchors_px, strides, size_hw: see `AnchorAssigner`.
         """
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from cloverleaf.data.loader import build_train_loader
 from cloverleaf.data.source import list_splits, open_index
 from cloverleaf.errors import CheckpointError, ConfigError, DataError
 from cloverleaf.models.catalog import create_model
-from cloverleaf.models.criterion import build_assigner, build_criterion
+from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.training import run_dir as folders
 from cloverleaf.training.anchors import resolve_anchors
@@ -40,7 +40,9 @@ from cloverleaf.weights.format import WeightsMetadata, load
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
+class TrainingData:
+    """The two splits of a run."""
+
     train: DetectionIndex
     val: DetectionIndex
 
@@ -80,9 +82,9 @@ def fit(
         folders.require_free(run_dir)
     runtime = resolve_runtime(config.runtime)
     torch.manual_seed(config.seed)
-    data = _open_data(config)
+    data = open_data(config)
     model = build_model(config, data.train, say)
-    _check_size(config, model, data.train)
+    check_size(config, model, data.train)
     loader = build_train_loader(
         data.train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank,
         world_size=world_size,
@@ -124,7 +126,12 @@ def _check(config: TrainConfig, world_size: int) -> None:
         )  # fmt: skip
 
 
-def _check_size(config: TrainConfig, model: Detector, train: DetectionIndex) -> None:
+def check_size(config: TrainConfig, model: Detector, train: DetectionIndex) -> None:
+    """Refuse an image size that the model cannot take, or cannot learn from with these batches.
+
+    Raises:
+        ConfigError: it is no multiple of the stride, or leaves a single value per channel.
+    """
     size, stride = config.data.image_size, model.max_stride
     if size % stride:
         low = size - size % stride
@@ -147,7 +154,12 @@ def _find_checkpoint(run_dir: Path, say: Console) -> Path:
     return checkpoint
 
 
-def _open_data(config: TrainConfig) -> _Data:
+def open_data(config: TrainConfig) -> TrainingData:
+    """The splits to learn from and to judge on.
+
+    Raises:
+        DataError: the dataset cannot be read or has no such split, or the splits disagree on the classes.
+    """
     train = open_index(config.data.source, config.data.train_split)
     val = _open_val(config)
     if train.names != val.names:
@@ -156,7 +168,7 @@ def _open_data(config: TrainConfig) -> _Data:
             f"{config.data.train_split} has {list(train.names)}, {config.data.val_split} has {list(val.names)}",
             "use the same class list in both",
         )
-    return _Data(train, val)
+    return TrainingData(train, val)
 
 
 def _open_val(config: TrainConfig) -> DetectionIndex:
@@ -214,9 +226,7 @@ def _build_task(
         model = model.to(memory_format=torch.channels_last)
     reduce = sum_over_processes if world_size > 1 else None
     criterion = build_criterion(model, config.loss, image_size=config.data.image_size, reduce=reduce)
-    warmup = None
-    if config.assigner_warmup:
-        warmup = criterion.with_assigner(build_assigner(replace(config.loss, assigner="anchor_ratio")))
+    warmup = warmup_criterion(criterion) if config.assigner_warmup else None
     if world_size > 1:
         synchronise_batchnorm(model, runtime.accelerator)
     return DetectionTask(model, criterion, schedule, config, warmup)
@@ -235,7 +245,7 @@ def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
 
 def _announce(
     model: Detector,
-    data: _Data,
+    data: TrainingData,
     config: TrainConfig,
     runtime: Runtime,
     schedule: Schedule,
