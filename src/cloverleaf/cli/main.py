@@ -11,6 +11,7 @@ import typer
 from cloverleaf.cli.data import app as data_app
 from cloverleaf.cli.demo import demo
 from cloverleaf.cli.info import info
+from cloverleaf.cli.merge import merge
 from cloverleaf.cli.models import models
 from cloverleaf.cli.predict import predict
 from cloverleaf.cli.train import train
@@ -30,6 +31,7 @@ app.command("train")(train)
 app.command("val")(val)
 app.command("predict")(predict)
 app.add_typer(data_app, name="data")
+app.command("merge")(merge)
 app.command("info")(info)
 app.command("models")(models)
 

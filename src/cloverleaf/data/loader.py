@@ -51,6 +51,23 @@ class TrainDataset(Dataset[Sample]):
         return self.policy.build(epoch, i, mosaic_allowed=mosaic_allowed(epoch, self.epochs, self.policy.augment))
 
 
+class PlainDataset(Dataset[Sample]):
+    """Training images by (epoch, index) key without augmentation: letterboxed to the square training input, no more.
+
+    Args:
+        policy: reads them; only its image size counts.
+    """
+
+    def __init__(self, policy: TrainPolicy) -> None:
+        self.policy = policy
+
+    def __len__(self) -> int:
+        return len(self.policy.index)
+
+    def __getitem__(self, key: Key) -> Sample:
+        return letterbox_sample(self.policy.load(key[1]), self.policy.image_size)
+
+
 class EvalDataset(Dataset[Sample]):
     """Letterboxed samples by position; position p is row ``order[p]`` of the index.
 
@@ -198,6 +215,14 @@ def build_train_loader(
     sampler = EpochSampler(len(index), seed=seed, rank=rank, world_size=world_size)
     batches = TrainBatchSampler(sampler, max(1, data.batch_size // world_size))
     return _loader(dataset, batches, data.workers, functools.partial(collate, with_masks=with_masks))
+
+
+def build_plain_loader(index: DetectionIndex, data: DataConfig, *, images: int, seed: int = 0) -> DataLoader[Any]:
+    """Square, letterboxed images without augmentation: ``images`` of them (at most all), drawn from ``seed``."""
+    dataset = PlainDataset(TrainPolicy(index, AugmentConfig(), data.image_size, seed))
+    sampler = EpochSampler(len(index), seed=seed)
+    sampler.resume(0, max(len(index) - images, 0))
+    return _loader(dataset, TrainBatchSampler(sampler, data.batch_size), data.workers, collate)
 
 
 def build_eval_loader(

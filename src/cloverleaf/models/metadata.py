@@ -25,6 +25,8 @@ class WeightsMetadata:
         metrics: results on the validation split.
         recipe_hash: identifies the resolved training configuration.
         parent: the weights that training started from.
+        parents: of merged weights the files and their shares, which add up to 1.
+        statistics: where the BatchNorm statistics come from; empty where they are those of training.
         provenance: where foreign weights came from and under which licence.
         schema_version: version of this layout.
         cloverleaf_version: the version that wrote the file.
@@ -40,6 +42,8 @@ class WeightsMetadata:
     metrics: dict[str, float] = field(default_factory=dict)
     recipe_hash: str = ""
     parent: str = ""
+    parents: dict[str, float] = field(default_factory=dict)
+    statistics: str = ""
     provenance: str = ""
     schema_version: int = SCHEMA_VERSION
     cloverleaf_version: str = __version__

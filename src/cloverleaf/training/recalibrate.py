@@ -1,0 +1,107 @@
+"""Recomputing BatchNorm statistics: those of averaged weights are not the average of the statistics.
+
+The statistics belong to the activations that the weights before them produce, so new weights need new ones (Izmailov et
+al., arXiv 1803.05407, section 3.2). They are taken over training images as inference sees them, letterboxed and not
+augmented: mosaic, zoom and colour make training harder, but their statistics are not those of the images to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cloverleaf.data.config import DataConfig
+from cloverleaf.data.index import DetectionIndex
+from cloverleaf.data.loader import build_plain_loader
+from cloverleaf.errors import ConfigError, DataError
+from cloverleaf.models.detector import Detector
+from cloverleaf.structures import Batch
+
+
+def statistics_of(model: nn.Module) -> list[_BatchNorm]:
+    """The modules of ``model`` that keep running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+@torch.no_grad()
+def recompute_statistics(model: nn.Module, batches: Iterable[Batch]) -> int:
+    """Replace all running statistics by the mean over ``batches``, each weighted by its number of images.
+
+    Of every batch a layer adds its own mean and its unbiased variance, as in training, while layers before it
+    normalise by that batch. Everything but BatchNorm stays in evaluation mode; weights do not change.
+
+    Args:
+        model: in any mode and on any device; left in evaluation mode.
+        batches: uint8 images ``(B, 3, H, W)``; the order decides rounding only.
+
+    Returns:
+        How many images were seen; 0, and nothing read, where the model keeps no statistics.
+
+    Raises:
+        DataError: there are no batches.
+    """
+    norms = statistics_of(model.eval())
+    if not norms:
+        return 0
+    device = next(model.parameters()).device
+    momenta = [norm.momentum for norm in norms]
+    seen = 0
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train()
+        for batch in batches:
+            seen += len(batch)
+            for norm in norms:
+                norm.momentum = len(batch) / seen  # a cumulative average: the first batch replaces what was there
+            model(batch.images.to(device).float().div_(255))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+    if not seen:
+        raise DataError("no statistics can be computed", "there are no images", "give a split that has some")
+    return seen
+
+
+def recalibrate(
+    model: Detector,
+    index: DetectionIndex,
+    data: DataConfig,
+    *,
+    images: int = 512,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> int:
+    """Recompute the statistics of ``model`` over up to ``images`` letterboxed images of ``index``, drawn from ``seed``.
+
+    Args:
+        model: changed in place; it ends on ``device`` in evaluation mode, in float32.
+        index: usually the training split; only its images are looked at.
+        data: image size, batch size (best as in training) and workers.
+        images: a few hundred are enough, as every image gives a value per cell.
+
+    Returns:
+        How many images were seen; 0 where the model has no BatchNorm.
+
+    Raises:
+        ConfigError: the image size does not fit the model, or leaves a single value per channel.
+        DataError: no image can be read.
+    """
+    size, stride = data.image_size, model.max_stride
+    if size % stride:
+        low = size - size % stride
+        raise ConfigError(
+            f"image size {size} does not fit {model.spec.name}", f"its coarsest feature map has stride {stride}",
+            f"use {low} or {low + stride}" if low else f"use {stride}",
+        )  # fmt: skip
+    if size == stride and min(data.batch_size, images, len(index)) == 1:
+        raise ConfigError(
+            f"image size {size} with one image a batch", "BatchNorm has a single value per channel to look at",
+            "use larger images or a larger batch",
+        )  # fmt: skip
+    model.float().to(device)
+    return recompute_statistics(model, build_plain_loader(index, data, images=images, seed=seed))
