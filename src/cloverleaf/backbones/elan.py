@@ -83,15 +83,17 @@ class ElanTinySpec:
     conv: ConvKind = "conv"
     activation: Activation = "leaky_relu"
 
+    def resolved(self) -> ElanSpec:
+        """The same backbone in all its options."""
+        return ElanSpec(
+            width=self.width, stem="small", stem_channels=(32, 64), hidden=(32, 64, 128, 256),
+            channels=(64, 128, 256, 512), depth=self.depth, taken="every", downsample="pool", groups=self.groups,
+            conv=self.conv, activation=self.activation,
+        )  # fmt: skip
+
     def build(self) -> ElanBackbone:
         """The module, freshly initialised."""
-        return ElanBackbone(
-            ElanSpec(
-                width=self.width, stem="small", stem_channels=(32, 64), hidden=(32, 64, 128, 256),
-                channels=(64, 128, 256, 512), depth=self.depth, taken="every", downsample="pool", groups=self.groups,
-                conv=self.conv, activation=self.activation,
-            )
-        )  # fmt: skip
+        return ElanBackbone(self.resolved())
 
 
 class ElanBackbone(nn.Module):

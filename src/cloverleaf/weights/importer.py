@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from cloverleaf.errors import CheckpointError, suggest
+from cloverleaf.heads.anchor_based import AnchorHeadSpec
 from cloverleaf.models.catalog import empty_detector, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Form
 from cloverleaf.weights.importers import yolov7
 from cloverleaf.weights.importers.names import NameTable
-from cloverleaf.weights.strict import check_fit, fill_detector, shapes
+from cloverleaf.weights.strict import Shape, check_fit, fill_detector, shapes
 
-TABLES: Mapping[str, NameTable] = {**yolov7.TABLES}
+PUBLISHED: tuple[str, ...] = (*yolov7.NAMES,)
 
 
 def import_state_dict(name: str, state: Mapping[str, Tensor], *, num_classes: int | None = None) -> Detector:
@@ -37,21 +38,20 @@ def import_state_dict(name: str, state: Mapping[str, Tensor], *, num_classes: in
         UnknownModelError: no model of that name.
         CheckpointError: the family has no published names, or tensors are missing, left over or mis-shaped.
     """
-    spec, table = find_spec(name), _table(name)
-    state = {key: torch.as_tensor(value) for key, value in state.items()}
     form = recognise_form(state)
-    if form == "fused":
-        state = {key: value for key, value in state.items() if not _is_implicit(key, table)}
     what = f"checkpoint in {form} form does not fit {name}"
-    spec = replace(spec, num_classes=_num_classes(what, spec, state, table, num_classes))
-    if form != "training":
-        spec = replace(spec, head=spec.head.deployed(), fused=form == "fused")
+    auxiliary = any(".m2." in key for key in state)
+    whole = _with_auxiliary(_published_spec(name), auxiliary)
+    table = yolov7.name_table(whole)
+    state = {key: torch.as_tensor(value) for key, value in state.items()}
+    if form == "fused":  # what was left standing when the published code fused a training form
+        idle = (*_implicit(table), *table.auxiliary)
+        state = {key: value for key, value in state.items() if not key.startswith(idle)}
+    whole = replace(whole, num_classes=_num_classes(what, whole, state, table, num_classes))
+    spec = {"training": whole, "deploy": whole.as_deployed(), "fused": whole.as_fused()}[form]
     model = empty_detector(spec)
     names = table.published(model.state_dict())
-    anchors = table.anchors_to_published(model.anchors_px, model.strides)
-    ours = shapes(model)
-    expected = {theirs: ours[key] for key, theirs in names.items()}
-    expected |= {key: tuple(value.shape) for key, value in anchors.items()}
+    expected = _published_shapes(model, table)
     for key in names.values():  # a mere counter, unused with a fixed momentum; some exporters leave it out
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, torch.zeros((), dtype=torch.int64))
@@ -70,32 +70,57 @@ def export_state_dict(model: Detector) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the family has no published names.
     """
-    table = _table(model.spec.name)
+    _published_spec(model.spec.name)
+    table = yolov7.name_table(model.spec)
     state = model.state_dict()
     theirs = {published: state[key] for key, published in table.published(state).items()}
     theirs |= table.anchors_to_published(model.anchors_px, model.strides)
     return {key: theirs[key] for key in sorted(theirs, key=table.sort_key)}
 
 
-def recognise_form(state: Mapping[str, Tensor]) -> Form:
+def published_shapes(spec: DetectorSpec) -> dict[str, Shape]:
+    """Published names of a spec's form -> shapes.
+
+    Raises:
+        CheckpointError: the family has no published names.
+    """
+    _published_spec(spec.name)
+    return _published_shapes(empty_detector(spec), yolov7.name_table(spec))
+
+
+def recognise_form(state: Iterable[str]) -> Form:
     """Which published form the names belong to."""
-    if not any(".bn." in key for key in state):
+    keys = tuple(state)
+    if not any(".bn." in key for key in keys):
         return "fused"
-    return "training" if any(".ia." in key for key in state) else "deploy"
+    return "training" if any(".ia." in key for key in keys) else "deploy"
 
 
-def _table(name: str) -> NameTable:
-    if name not in TABLES:
+def _published_spec(name: str) -> DetectorSpec:
+    spec = find_spec(name)
+    if name not in PUBLISHED:
         raise CheckpointError(
             f"{name} has no published checkpoint names",
             "only models of published families can be imported and exported",
-            suggest(name, TABLES),
+            suggest(name, PUBLISHED),
         )
-    return TABLES[name]
+    return spec
 
 
-def _is_implicit(key: str, table: NameTable) -> bool:
-    return key.startswith((f"{table.head}ia.", f"{table.head}im."))
+def _with_auxiliary(spec: DetectorSpec, auxiliary: bool) -> DetectorSpec:
+    head = spec.head
+    return replace(spec, head=replace(head, auxiliary=auxiliary)) if isinstance(head, AnchorHeadSpec) else spec
+
+
+def _implicit(table: NameTable) -> tuple[str, ...]:
+    return f"{table.head}ia.", f"{table.head}im."
+
+
+def _published_shapes(model: Detector, table: NameTable) -> dict[str, Shape]:
+    ours = shapes(model)
+    expected = {theirs: ours[key] for key, theirs in table.published(ours).items()}
+    anchors = table.anchors_to_published(model.anchors_px, model.strides)
+    return expected | {key: tuple(value.shape) for key, value in anchors.items()}
 
 
 def _num_classes(

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_SUFFIXES = (("norm.", "bn."), ("", ""))
-_HEAD = (("project.", "m.{i}."), ("add.value", "ia.{i}.implicit"), ("multiply.value", "im.{i}.implicit"))
+_CONV = (("norm.", "bn."), ("", ""))
+_REP_CONV = (
+    ("identity_norm.", "rbr_identity."), ("dense_norm.", "rbr_dense.1."), ("dense.", "rbr_dense.0."),
+    ("point_norm.", "rbr_1x1.1."), ("point.", "rbr_1x1.0."), ("conv.", "rbr_reparam."),
+)  # fmt: skip
+_LEVEL = re.compile(r"head\.(levels|auxiliary)\.(\d+)\.")
+_HEAD = {
+    "levels": (("project.", "m.{i}."), ("add.value", "ia.{i}.implicit"), ("multiply.value", "im.{i}.implicit")),
+    "auxiliary": (("project.", "m2.{i}."),),
+}
 _HEAD_ORDER = ("anchors", "anchor_grid", "m", "m2", "ia", "im")
 
 
@@ -19,35 +27,44 @@ class NameTable:
     """Where each of our modules sits in the published layer table.
 
     Attributes:
-        rows: our path of each convolution block -> its row.
+        rows: our path of each convolution block -> its place: a row such as `12`, or a part of one such as `51.cv1`.
         head_row: row of the detection head.
+        rep_convs: those of the paths that are re-parameterisable convolutions.
     """
 
-    rows: Mapping[str, int]
+    rows: Mapping[str, str]
     head_row: int
+    rep_convs: frozenset[str] = frozenset()
 
     @property
     def head(self) -> str:
         """Published prefix of the head."""
         return f"model.{self.head_row}."
 
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """Published prefixes of everything that belongs to the auxiliary head."""
+        rows = [row for path, row in self.rows.items() if path.startswith("head.auxiliary.")]
+        return (*(f"model.{row}." for row in rows), f"{self.head}m2.")
+
     def published(self, keys: Iterable[str]) -> dict[str, str]:
         """Our state-dict keys, without the anchors -> published keys."""
         return {key: self._published(key) for key in keys if key != "head.anchors_px"}
 
     def _published(self, key: str) -> str:
-        level = re.match(r"head\.levels\.(\d+)\.", key)
+        level = _LEVEL.match(key)
         if level:
-            for ours, theirs in _HEAD:
+            for ours, theirs in _HEAD[level[1]]:
                 if key.startswith(ours, level.end()):
-                    return self.head + theirs.format(i=level[1]) + key[level.end() + len(ours) :]
+                    return self.head + theirs.format(i=level[2]) + key[level.end() + len(ours) :]
         prefix = key
         while prefix not in self.rows:
             prefix = prefix.rpartition(".")[0]
             if not prefix:
                 raise KeyError(f"no row for {key!r}")
         rest = key[len(prefix) + 1 :]
-        ours, theirs = next(pair for pair in _SUFFIXES if rest.startswith(pair[0]))
+        names = _REP_CONV if prefix in self.rep_convs else _CONV
+        ours, theirs = next(pair for pair in names if rest.startswith(pair[0]))
         return f"model.{self.rows[prefix]}.{theirs}{rest[len(ours) :]}"
 
     def anchors_to_published(self, anchors_px: Tensor, strides: Iterable[int]) -> dict[str, Tensor]:
@@ -62,10 +79,28 @@ class NameTable:
         """Orders published keys as the published state dict does (stable inside a block)."""
         row, _, rest = published.removeprefix("model.").partition(".")
         part = rest.partition(".")[0]
-        return int(row), _HEAD_ORDER.index(part) if int(row) == self.head_row else 0
+        if int(row) == self.head_row:
+            return int(row), _HEAD_ORDER.index(part)
+        return int(row), int(part[2:]) if re.fullmatch(r"cv\d+", part) else 0
 
 
-def elan_rows(first: int, path: str, depth: int) -> dict[str, int]:
-    """Rows of an ELAN at ``path`` that starts at row ``first``: two 1x1, the chain, (the concat,) the transition."""
-    chain = {f"{path}.chain.{i}": first + 2 + i for i in range(depth)}
-    return {f"{path}.shortcut": first, f"{path}.base": first + 1, **chain, f"{path}.transition": first + depth + 3}
+class Rows:
+    """A walk through a published layer table, row by row, that notes where our modules stand."""
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.rows: dict[str, str] = {}
+
+    def skip(self, count: int = 1) -> None:
+        """Rows without parameters: pools, concatenations, enlargements, sums."""
+        self.at += count
+
+    def conv(self, path: str) -> None:
+        """One convolution block."""
+        self.rows[path] = str(self.at)
+        self.at += 1
+
+    def block(self, parts: Mapping[str, str]) -> None:
+        """One row with several convolution blocks: our path -> their name inside the row."""
+        self.rows |= {path: f"{self.at}.{name}" for path, name in parts.items()}
+        self.at += 1
