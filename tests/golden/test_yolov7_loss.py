@@ -27,9 +27,9 @@ def load(numbers, case):
     get = {name.partition("/")[2]: value for name, value in numbers.items() if name.startswith(f"{case}/")}
     height, width = (int(v) for v in get["image_hw"])
     strides = [8 * 2**i for i in range(len(get["anchors_px"]))]
-    levels = []
+    levels, bins = [], int(get.get("bins", 0))
     for i, stride in enumerate(strides * (2 if str(get["kind"]) == "aux" else 1)):
-        shape = (int(get["batch"]), 3, height // stride, width // stride, int(get["nc"]) + 5)
+        shape = (int(get["batch"]), 3, height // stride, width // stride, int(get["nc"]) + 3 + 2 * (bins + 1))
         p = np.random.RandomState(zlib.crc32(f"{case}.pred.{i}".encode())).standard_normal(shape).astype(np.float32)
         p[..., :4] *= np.float32(0.3)
         p[..., 4:] -= np.float32(2.0)
@@ -48,7 +48,7 @@ def load(numbers, case):
         **hyp,
     )
     return SimpleNamespace(
-        get=get, levels=levels, targets=targets, strides=strides, config=config, size_hw=(height, width)
+        get=get, levels=levels, targets=targets, strides=strides, config=config, size_hw=(height, width), bins=bins
     )
 
 
@@ -58,6 +58,7 @@ def criterion_of(case, assigner, auxiliary=None):
         anchors_px=torch.from_numpy(case.get["anchors_px"]),
         strides=case.strides,
         num_classes=int(case.get["nc"]),
+        bins=case.bins,
         image_size=640,
         assigner=assigner,
         auxiliary=auxiliary,
@@ -105,10 +106,10 @@ def test_plain(golden, name):
             np.testing.assert_allclose(criterion.balance.numpy(), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", cases("loss_ota"))
+@pytest.mark.parametrize("name", [*cases("loss_ota"), *cases("loss_bin")])
 def test_simota(golden, name):
-    case = load(golden("yolov7/loss_ota"), name)
-    assigner = SimOtaAssigner(case.config.anchor_t, published_rectangular=True)
+    case = load(golden("yolov7/loss_bin" if name.startswith("bin") else "yolov7/loss_ota"), name)
+    assigner = SimOtaAssigner(case.config.anchor_t, bins=case.bins, published_rectangular=True)
     criterion = criterion_of(case, assigner)
     plain = AnchorRatioAssigner(case.config.anchor_t)
     candidates = plain(case.levels, case.targets, criterion.anchors_px, case.strides, case.size_hw)

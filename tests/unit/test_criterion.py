@@ -22,14 +22,15 @@ SIZE = (96, 128)
 ASSIGNERS = pytest.mark.parametrize("assigner", ["simota", "anchor_ratio"])
 
 
-def model_of(num_classes=5, anchors_px=ANCHORS, strides=STRIDES, deep=False):
+def model_of(num_classes=5, anchors_px=ANCHORS, strides=STRIDES, deep=False, bins=0):
     """What a criterion asks of a model; `deep` gives it an auxiliary head."""
-    head = SimpleNamespace(auxiliary=strides if deep else ())
+    head = SimpleNamespace(auxiliary=strides if deep else (), bins=bins)
     return SimpleNamespace(anchors_px=anchors_px, strides=strides, num_classes=num_classes, head=head)
 
 
-def criterion_for(num_classes=5, reduce=None, deep=False, **options):
-    return build_criterion(model_of(num_classes, deep=deep), LossConfig(**options), image_size=640, reduce=reduce)
+def criterion_for(num_classes=5, reduce=None, deep=False, bins=0, **options):
+    model = model_of(num_classes, deep=deep, bins=bins)
+    return build_criterion(model, LossConfig(**options), image_size=640, reduce=reduce)
 
 
 def output_of(levels):
@@ -145,6 +146,31 @@ def test_perfect_predictions_cost_almost_nothing():
     cell[4], cell[5 + 2] = 20.0, 20.0
     output = criterion_for()(AnchorOutput(tuple(levels)), targets, SIZE)
     assert output.total < 1e-4
+
+
+@ASSIGNERS
+@pytest.mark.parametrize("num_classes", [1, 5])
+def test_classified_sides_work_with_every_assigner_and_an_auxiliary_head(assigner, num_classes):
+    """Of a matched cell every value learns, bins and refinement of both sides too; the others learn objectness only."""
+    bins, targets = 4, random_targets([6, 0, 9], SIZE, num_classes)
+    levels = [
+        level for seed in (0, 1)
+        for level in random_levels(3, SIZE, num_classes + 2 * bins, seed=seed, requires_grad=True)
+    ]  # fmt: skip
+    criterion = criterion_for(num_classes, deep=True, bins=bins, assigner=assigner)
+    output, gradient = run(criterion, levels, targets)
+    assert torch.isfinite(output.total) and torch.isfinite(gradient).all()
+    lead = criterion.assigner(levels[:3], targets, ANCHORS, STRIDES, SIZE)
+    values = 2 + 2 * (bins + 1) + 1 + (num_classes if num_classes > 1 else 0)
+    for i, level in enumerate(levels[:3]):
+        learned = level.grad != 0
+        assert learned[..., 2 + 2 * (bins + 1)].all()
+        on = lead.level == i
+        cells = tuple(index[on] for index in (lead.image_index, lead.anchor, lead.row, lead.column))
+        if on.any():  # a side that leaves the range is clamped: its refinement rests
+            assert learned[cells][:, :values].float().mean() > 0.95
+        learned[cells] = False
+        assert learned.sum() == learned[..., 2 + 2 * (bins + 1)].sum()
 
 
 def test_last_match_of_a_cell_counts():

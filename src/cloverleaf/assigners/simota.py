@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cloverleaf.assigners.anchor_ratio import find_candidates
 from cloverleaf.ops.boxes import box_area, cxcywh_to_xyxy
-from cloverleaf.ops.cells import decode_in_cells, gather_cells
+from cloverleaf.ops.cells import box_channels, decode_in_cells, gather_cells
 from cloverleaf.structures import AnchorAssignment, Targets
 
 _IOU_WEIGHT = 3.0  # of -ln(IoU) against the class cost
@@ -34,6 +34,7 @@ class SimOtaAssigner:
         anchor_t: see `AnchorRatioAssigner`.
         reach: see `AnchorRatioAssigner`; 0.5 for lead heads, 1.0 for auxiliary ones.
         top_candidates: how many best IoUs are summed for k.
+        bins: of a head that classifies the sides of boxes (SigmoidBin); 0 where they are regressed.
         published_rectangular: scale the boxes by the image height on both axes, as the published code does. Wrong for
             inputs that are not square, and only for comparison with that code.
     """
@@ -41,6 +42,7 @@ class SimOtaAssigner:
     anchor_t: float = 4.0
     reach: float = 0.5
     top_candidates: int = 10
+    bins: int = 0
     published_rectangular: bool = False
 
     @torch.no_grad()
@@ -58,8 +60,8 @@ class SimOtaAssigner:
         if not len(candidates):
             return candidates
         counts = candidates.level.bincount(minlength=len(levels)).tolist()
-        raw = gather_cells(levels, candidates, counts)  # (n, 5 + K)
-        boxes = _predicted_boxes(raw, candidates, anchors_px, raw.new_tensor(strides))
+        raw = gather_cells(levels, candidates, counts)  # (n, C)
+        boxes = self._predicted_boxes(raw, candidates, anchors_px, raw.new_tensor(strides))
 
         slots = _Slots.build(candidates.image_index, targets.num_images)
         wanted_xyxy = targets.boxes_xyxy.float()
@@ -67,7 +69,7 @@ class SimOtaAssigner:
             wanted_xyxy = wanted_xyxy * wanted_xyxy.new_tensor([size_hw[0] / size_hw[1], 1.0] * 2)
         iou = _pair_iou(wanted_xyxy, slots.table(boxes), targets.image_index)  # (T, N), 0 in empty slots
         iou.masked_fill_(slots.empty[targets.image_index], 0.0)
-        cost = _class_cost(raw[:, 4:], slots, targets) - _IOU_WEIGHT * (iou + 1e-8).log_()
+        cost = _class_cost(raw[:, box_channels(self.bins) :], slots, targets) - _IOU_WEIGHT * (iou + 1e-8).log_()
         cost.nan_to_num_(nan=torch.finfo(cost.dtype).max).masked_fill_(slots.empty[targets.image_index], torch.inf)
 
         taker = self._match(iou, cost, slots, targets)  # (B * N,), -1 where nobody takes the slot
@@ -75,6 +77,12 @@ class SimOtaAssigner:
         picked = slots.candidate.flatten()[slot]
         order = candidates.level[picked].argsort(stable=True)
         return _pick(candidates, picked[order], taker[slot[order]])
+
+    def _predicted_boxes(self, raw: Tensor, cells: AnchorAssignment, anchors_px: Tensor, strides: Tensor) -> Tensor:
+        """Boxes predicted by cells: ``(n, C)`` logits to ``(n, 4)`` corners in input pixels."""
+        boxes = decode_in_cells(raw, cells, anchors_px, strides, self.bins)
+        boxes[:, :2] += torch.stack((cells.column, cells.row), -1)
+        return cxcywh_to_xyxy(boxes * strides[cells.level][:, None])
 
     def _match(self, iou: Tensor, cost: Tensor, slots: _Slots, targets: Targets) -> Tensor:
         """The target that takes each slot, ``(B * N,)``, -1 for none."""
@@ -111,13 +119,6 @@ class _Slots:
     def table(self, values: Tensor) -> Tensor:
         """``(n, C)`` of the candidates to ``(B, N, C)``; empty slots repeat some candidate."""
         return values.index_select(0, self.candidate.flatten()).view(*self.candidate.shape, values.shape[1])
-
-
-def _predicted_boxes(raw: Tensor, cells: AnchorAssignment, anchors_px: Tensor, strides: Tensor) -> Tensor:
-    """Boxes predicted by cells: ``(n, 5 + K)`` logits to ``(n, 4)`` corners in input pixels."""
-    boxes = decode_in_cells(raw, cells, anchors_px, strides)
-    boxes[:, :2] += torch.stack((cells.column, cells.row), -1)
-    return cxcywh_to_xyxy(boxes * strides[cells.level][:, None])
 
 
 def _pair_iou(target_xyxy: Tensor, predicted_xyxy: Tensor, image_index: Tensor) -> Tensor:

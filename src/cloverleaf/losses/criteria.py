@@ -15,7 +15,15 @@ from cloverleaf.losses.classify import binary_cross_entropy, smooth_one_hot
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.objectness import coarse_bound, last_value
 from cloverleaf.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from cloverleaf.ops.cells import decode_in_cells, flat_index, gather_cells
+from cloverleaf.ops.cells import (
+    anchors_in_cells,
+    binned_sides,
+    box_channels,
+    decode_in_cells,
+    flat_index,
+    gather_cells,
+)
+from cloverleaf.ops.sigmoid_bin import sigmoid_bin_loss
 from cloverleaf.structures import AnchorAssigner, AnchorAssignment, AnchorOutput, AuxiliaryAssigner, Targets
 
 _BALANCE_3 = (4.0, 1.0, 0.4)
@@ -52,6 +60,8 @@ class AnchorCriterion(nn.Module):
         anchors_px: ``(L, A, 2)`` (width, height) in input pixels.
         strides: input pixels per cell of each level.
         num_classes: K.
+        bins: of a head that classifies the sides of boxes (SigmoidBin), or 0. The bin losses of width and height are
+            added to the box loss of each match.
         image_size: training size in pixels, by which the objectness gain is scaled.
         assigner: who learns what; may be replaced at any time by setting `assigner`.
         auxiliary: what the auxiliary head learns (deep supervision, section 4.2 of the paper); None for models without
@@ -70,13 +80,14 @@ class AnchorCriterion(nn.Module):
         anchors_px: Tensor,
         strides: Sequence[int],
         num_classes: int,
+        bins: int = 0,
         image_size: int,
         assigner: AnchorAssigner,
         auxiliary: AuxiliaryAssigner | None = None,
         reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.strides, self.num_classes = config, tuple(strides), num_classes
+        self.config, self.strides, self.num_classes, self.bins = config, tuple(strides), num_classes, bins
         self.assigner, self.auxiliary, self.reduce = assigner, auxiliary, reduce or _unreduced
         num_levels = len(self.strides)
         if config.autobalance and _BALANCE_STRIDE not in self.strides:
@@ -165,14 +176,16 @@ class AnchorCriterion(nn.Module):
         """
         matches, weight = head.matches, weights[head.matches.level]
         predicted = gather_cells(head.levels, matches, counts)
-        boxes, wanted = self._boxes_in_cells(predicted, targets, matches)
-        loss, ciou = ciou_loss(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted))
+        wanted = self._wanted_in_cells(targets, matches)
+        loss, ciou = self._box_loss(predicted, wanted, matches)
         box = (loss * weight).sum()
 
         if self.num_classes > 1:
             classes = targets.labels[matches.target_index]
             one_hot = smooth_one_hot(classes, self.num_classes, self.config.label_smoothing)
-            cls = (self._entropy(predicted[:, 5:], one_hot, self.config.cls_pw).mean(1) * weight).sum()
+            cls = (
+                self._entropy(predicted[:, box_channels(self.bins) + 1 :], one_hot, self.config.cls_pw).mean(1) * weight
+            ).sum()
         else:
             cls = box.new_zeros(())
 
@@ -185,20 +198,31 @@ class AnchorCriterion(nn.Module):
     def _entropy(self, logits: Tensor, targets: Tensor, positive_weight: float) -> Tensor:
         return binary_cross_entropy(logits, targets, positive_weight=positive_weight, gamma=self.config.fl_gamma)
 
-    def _boxes_in_cells(self, predicted: Tensor, targets: Targets, matches: AnchorAssignment) -> tuple[Tensor, Tensor]:
-        """Predicted and wanted centre and size ``(n, 4)`` in cells of the level, from the matched cell's corner."""
-        strides = predicted.new_tensor(self.strides)
-        boxes = decode_in_cells(predicted, matches, self.anchors_px, strides)
-        wanted = xyxy_to_cxcywh(targets.boxes_xyxy)[matches.target_index].float() / strides[matches.level][:, None]
+    def _wanted_in_cells(self, targets: Targets, matches: AnchorAssignment) -> Tensor:
+        """Centre and size ``(n, 4)`` of the matched objects in cells of the level, from the matched cell's corner."""
+        boxes = xyxy_to_cxcywh(targets.boxes_xyxy).float()[matches.target_index]
+        wanted = boxes / boxes.new_tensor(self.strides)[matches.level][:, None]
         cell = torch.stack((matches.column, matches.row), -1)
-        return boxes, torch.cat((wanted[:, :2] - cell, wanted[:, 2:]), -1)
+        return torch.cat((wanted[:, :2] - cell, wanted[:, 2:]), -1)
+
+    def _box_loss(self, predicted: Tensor, wanted: Tensor, matches: AnchorAssignment) -> tuple[Tensor, Tensor]:
+        """Box loss and CIoU ``(n,)`` of raw predictions ``(n, C)`` and wanted boxes ``(n, 4)`` in cells."""
+        strides = predicted.new_tensor(self.strides)
+        boxes = decode_in_cells(predicted, matches, self.anchors_px, strides, self.bins)
+        if not self.bins:
+            return ciou_loss(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted))
+        anchors = anchors_in_cells(matches, self.anchors_px, strides)
+        bin_loss, sides = sigmoid_bin_loss(binned_sides(predicted, self.bins), wanted[:, 2:] / anchors)
+        boxes = torch.cat((boxes[:, :2], sides * anchors), -1)
+        loss, ciou = ciou_loss(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted))
+        return loss + bin_loss.sum(-1), ciou
 
     def _objectness(self, levels: Sequence[Tensor], matches: AnchorAssignment, value: Tensor) -> Tensor:
         """``(L,)`` mean cross-entropy of all cells of each level; matched ones learn ``value``, the others 0."""
-        sizes = [level[..., 4].numel() for level in levels]
-        logits = torch.cat([level[..., 4].reshape(-1) for level in levels]).float()
+        logits = [level[..., box_channels(self.bins)].reshape(-1) for level in levels]
+        sizes = [len(of_level) for of_level in logits]
         target = last_value(flat_index(levels, matches), value, sum(sizes))
-        losses = self._entropy(logits, target, self.config.obj_pw).split(sizes)
+        losses = self._entropy(torch.cat(logits).float(), target, self.config.obj_pw).split(sizes)
         return torch.stack([loss.mean() for loss in losses])
 
     def _rebalance(self, means: Tensor) -> None:

@@ -24,6 +24,10 @@ class AnchorHeadFacts(Protocol):
     """What a criterion must know of an anchor-based head beside its geometry."""
 
     @property
+    def bins(self) -> int:
+        """Bins of the sides of boxes (SigmoidBin); 0 where they are regressed."""
+
+    @property
     def auxiliary(self) -> Sized:
         """The levels of its auxiliary head; empty without one."""
 
@@ -48,34 +52,35 @@ class AnchorDetector(Protocol):
         """The head itself."""
 
 
-def build_assigner(config: LossConfig, *, auxiliary: bool = False) -> AnchorAssigner:
+def build_assigner(config: LossConfig, *, auxiliary: bool = False, bins: int = 0) -> AnchorAssigner:
     """The assigner of the lead head that `config.assigner` names.
 
     Args:
         config: the options.
         auxiliary: the model has an auxiliary head, which changes the published number of dynamic-k candidates.
+        bins: of the head.
     """
-    return _assigner(config, auxiliary=auxiliary, reach=_FINE_REACH)
+    return _assigner(config, auxiliary, bins, _FINE_REACH)
 
 
-def build_auxiliary_assigner(config: LossConfig) -> AuxiliaryAssigner:
-    """The assigner of the auxiliary head that `config.auxiliary` names."""
+def build_auxiliary_assigner(config: LossConfig, *, bins: int = 0) -> AuxiliaryAssigner:
+    """The assigner of the auxiliary head that `config.auxiliary` names; `bins` as in `build_assigner`."""
     match config.auxiliary:
         case "independent":
-            return IndependentAssigner(_assigner(config, auxiliary=True, reach=_FINE_REACH))
+            return IndependentAssigner(_assigner(config, True, bins, _FINE_REACH))
         case "lead-guided":
             return LeadGuidedAssigner()
         case "coarse-to-fine":
-            return CoarseToFineAssigner(_assigner(config, auxiliary=True, reach=_COARSE_REACH))
+            return CoarseToFineAssigner(_assigner(config, True, bins, _COARSE_REACH))
         case _:
             assert_never(config.auxiliary)
 
 
-def _assigner(config: LossConfig, *, auxiliary: bool, reach: float) -> AnchorAssigner:
+def _assigner(config: LossConfig, auxiliary: bool, bins: int, reach: float) -> AnchorAssigner:
     match config.assigner:
         case "simota":
             top = config.dynamic_k_candidates or (_TOP_WITH_AUXILIARY if auxiliary else _TOP)
-            return SimOtaAssigner(anchor_t=config.anchor_t, reach=reach, top_candidates=top)
+            return SimOtaAssigner(anchor_t=config.anchor_t, reach=reach, top_candidates=top, bins=bins)
         case "anchor_ratio":
             return AnchorRatioAssigner(anchor_t=config.anchor_t, reach=reach)
         case _:
@@ -100,16 +105,17 @@ def build_criterion(
     Raises:
         ConfigError: an option that has no effect on this model.
     """
-    auxiliary = len(model.head.auxiliary) > 0
+    auxiliary, bins = len(model.head.auxiliary) > 0, model.head.bins
     _check(config, auxiliary)
     return AnchorCriterion(
         config,
         anchors_px=model.anchors_px,
         strides=model.strides,
         num_classes=model.num_classes,
+        bins=bins,
         image_size=image_size,
-        assigner=build_assigner(config, auxiliary=auxiliary),
-        auxiliary=build_auxiliary_assigner(config) if auxiliary else None,
+        assigner=build_assigner(config, auxiliary=auxiliary, bins=bins),
+        auxiliary=build_auxiliary_assigner(config, bins=bins) if auxiliary else None,
         reduce=reduce,
     )
 
@@ -121,7 +127,7 @@ def warmup_criterion(criterion: AnchorCriterion) -> AnchorCriterion:
     """
     plain = replace(criterion.config, assigner="anchor_ratio")
     auxiliary = None if criterion.auxiliary is None else build_auxiliary_assigner(plain)
-    return criterion.with_assigner(build_assigner(plain, auxiliary=auxiliary is not None), auxiliary)
+    return criterion.with_assigner(build_assigner(plain), auxiliary)
 
 
 def _check(config: LossConfig, auxiliary: bool) -> None:

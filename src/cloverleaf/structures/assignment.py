@@ -47,7 +47,7 @@ class AnchorAssigner(Protocol):
         """Assign.
 
         Args:
-            levels: raw logits ``(B, A, H_i, W_i, 5 + K)`` per level.
+            levels: raw logits ``(B, A, H_i, W_i, C)`` per level.
             targets: ground truth of the batch.
             anchors_px: ``(L, A, 2)`` anchor (width, height) in input pixels.
             strides: input pixels per cell of each level.
