@@ -153,9 +153,7 @@ class AnchorHead(nn.Module):
 
     def decode(self, raw: AnchorOutput) -> tuple[Tensor, Tensor]:
         """Boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``; see `decode_anchors`."""
-        if self.bins:
-            return decode_anchors(raw.levels, self.anchors_px, self.strides, bins=self.bins)
-        return decode_anchors(raw.levels, self.anchors_px, self.strides)
+        return decode_anchors(raw.levels, self.anchors_px, self.strides, self.bins)
 
     def deploy(self) -> None:
         """Fold implicit knowledge and drop the auxiliary head, in place; stems stay as they are."""

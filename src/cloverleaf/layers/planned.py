@@ -92,32 +92,40 @@ class _Watcher(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.places: dict[str, Place] = {}
-        self._producer: dict[int, tuple[str, Tensor]] = {}  # the tensor is kept, so that its id stays its own
+        self._producer: dict[int, str] = {}
+        self._ancestors: dict[int, frozenset[str]] = {}  # whose outputs a tensor was computed from
+        self._kept: list[Any] = []  # so that an id stays its tensor's own
 
     def produced(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         """A forward hook that marks the output of module ``name``."""
 
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._producer[id(output)] = (name, output)
+            self._producer[id(output)] = name
+            self._ancestors[id(output)] = self._ancestors.get(id(output), frozenset()) | {name}
 
         return hook
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        operands = args[0] if args and isinstance(args[0], tuple | list) else args
         if func in _CONCATENATIONS:
-            for tensor in args[0] if args else kwargs["tensors"]:
+            for tensor in operands or kwargs["tensors"]:
                 self._meet(tensor, "concatenation")
-        elif func in _SUMS:
-            for value in args[:2]:
-                self._meet(value, "residual")
-        elif func in _CARRIERS and args and id(args[0]) in self._producer:
-            name, _ = self._producer[id(args[0])]
-            for part in result if isinstance(result, tuple | list) else (result,):
-                self._producer[id(part)] = (name, part)
+        elif func in _SUMS and len(args) > 1:
+            for value, other in (args[:2], args[1::-1]):
+                # A value that the other one was computed from is the shortcut itself, not the layer that it bypasses.
+                if self._producer.get(id(value)) not in self._ancestors.get(id(other), ()):
+                    self._meet(value, "residual")
+        from_all = frozenset[str]().union(*(self._ancestors.get(id(value), ()) for value in operands))
+        self._kept.append(result)
+        for part in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(part, Tensor):
+                self._ancestors[id(part)] = from_all
+                if func in _CARRIERS and id(args[0]) in self._producer:
+                    self._producer[id(part)] = self._producer[id(args[0])]
         return result
 
     def _meet(self, value: Any, place: Place) -> None:
-        if id(value) in self._producer:
-            name, _ = self._producer[id(value)]
-            if self.places.get(name) != "residual":
-                self.places[name] = place
+        name = self._producer.get(id(value))
+        if name is not None and self.places.get(name) != "residual":
+            self.places[name] = place
