@@ -1,0 +1,1 @@
+"""Reading files of `torch.save` without running anything that is in them (docs/decisions/checkpoints.md)."""
