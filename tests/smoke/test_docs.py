@@ -73,7 +73,7 @@ def test_both_readmes_hold_the_same() -> None:
     links = [[target for target in re.findall(r"\]\(([^)]+)\)", p.read_text("utf-8")) if "README" not in target]
              for p in READMES]  # fmt: skip
     assert links[0] == links[1]
-    assert [row[1:] for row in table(english, 3)[1:]] == [row[1:] for row in table(chinese, 3)[1:]]
+    assert [row[1:] for row in table(english, 4)[1:]] == [row[1:] for row in table(chinese, 4)[1:]]
 
 
 @each(DOCUMENTS)
@@ -145,15 +145,20 @@ def test_architecture_names_every_folder_and_the_ranks() -> None:
     assert ranks == RANKS
 
 
-def test_table_of_models_is_the_catalog() -> None:
+def test_tables_of_models_are_the_catalog() -> None:
     from cloverleaf.models.catalog import MODELS
     from cloverleaf.models.cost import measure
 
-    expected = []
-    for name in cloverleaf.list_models():
-        cost = measure(MODELS[name].spec.as_deployed(), (640, 640))
-        expected.append([name, f"{cost.params / 1e6:.2f} M", f"{cost.flops / 1e9:.2f}"])
-    assert table(READMES[0], 3)[2:] == expected
+    short, long = {}, {}
+    for name, variant in MODELS.items():
+        size = variant.image_size
+        forms = (variant.spec, variant.spec.as_deployed(), variant.spec.as_fused())
+        costs = [measure(spec, (size, size)) for spec in forms]
+        gflops = [f"{cost.flops / 1e9:.2f}" for cost in costs]
+        short[name] = [name, str(size), f"{costs[1].params / 1e6:.2f} M", gflops[1]]
+        long[name] = [name, str(size), *(f"{cost.params / 1e6:.3f}" for cost in costs), *gflops[1:]]
+    assert {row[0]: row for row in table(READMES[0], 4)[2:]} == short
+    assert {row[0]: row[:7] for row in table(ROOT / "docs" / "models.md", 8)[2:]} == long
 
 
 def test_table_of_options_is_the_configuration() -> None:
