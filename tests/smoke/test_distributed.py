@@ -25,6 +25,7 @@ def test_two_processes_equal_one(shapes: Path, tmp_path: Path) -> None:
         "--batch-size", "8", "--recipe", "small", "--set", "optimizer.name=sgd", "--set", "optimizer.lr=0.0001",
         "--set", "loss.assigner=anchor_ratio", "--set", "evaluation.interval=5", "--set", "ema.enabled=false", *QUICK,
     ]  # fmt: skip
+    options += ["--set", "swa.enabled=true", "--set", "swa.start=0.8", "--set", "swa.images=8"]  # the last epoch only
     cloverleaf(*options, "--output", tmp_path / "one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -39,6 +40,9 @@ def test_two_processes_equal_one(shapes: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(two, one, rtol=0.03)
     first, second = (load_file(tmp_path / name / "weights" / "last.safetensors") for name in ("one", "two"))
     assert list(first) == list(second)
+    for folder, last in (("one", first), ("two", second)):  # written once, of the weights that all processes have
+        swa = load_file(tmp_path / folder / "weights" / "swa.safetensors")
+        assert all(torch.equal(swa[name], last[name]) for name in last if ".norm." not in name)
     start = untrained()
     assert set(start) == set(first)
     # The prediction layers see no chaos behind them; a process that learned alone would move them quite differently.

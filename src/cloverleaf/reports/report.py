@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import json
-import math
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cloverleaf import atomic
+from cloverleaf.reports import tables
+from cloverleaf.reports.tables import is_number, number, section
 
 # How the pictures of a run are called, in the order of the report: stem (or its beginning), heading, caption.
 _PICTURES: tuple[tuple[str, str, str], ...] = (
@@ -95,21 +96,22 @@ def write_report(run_dir: Path) -> Path:
     faults: list[str] = []
     metrics = _mapping(run_dir / "metrics.json", faults)
     config = _mapping(run_dir / "config.yaml", faults)
-    run = {**_section(metrics, "run"), **_mapping(run_dir / "report_context.json", faults)}
+    run = {**section(metrics, "run"), **_mapping(run_dir / "report_context.json", faults)}
     rows = _rows(run_dir / "results.csv", faults)
     environment = Environment(
         loader=PackageLoader("cloverleaf.reports", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     html = environment.get_template("report.html.j2").render(
-        title=_section(config, "model").get("name") or "Training run",
+        title=section(config, "model").get("name") or "Training run",
         run_name=run_dir.resolve().name,
         summary=_summary(metrics, config, run, rows),
-        tiles=[(label, _number(metrics[key]), note) for key, label, note in _TILES if _is_number(metrics.get(key))],
-        speed=_speed(metrics),
-        confidence=_number(metrics["confidence"], 2) if _is_number(metrics.get("confidence")) else None,
-        classes=_classes(metrics),
-        mistakes=_mistakes(metrics),
+        tiles=[(label, number(metrics[key]), note) for key, label, note in _TILES if is_number(metrics.get(key))],
+        speed=tables.speed(metrics),
+        confidence=number(metrics["confidence"], 2) if is_number(metrics.get("confidence")) else None,
+        classes=tables.classes(metrics),
+        mistakes=tables.mistakes(metrics),
+        weights=tables.weights(metrics),
         command=run.get("command"),
         facts=_facts(metrics, run),
         pictures=_pictures(run_dir / "pictures", faults),
@@ -146,21 +148,8 @@ def _mapping(path: Path, faults: list[str]) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _section(mapping: dict[str, Any], key: str) -> dict[str, Any]:
-    value = mapping.get(key)
-    return value if isinstance(value, dict) else {}
-
-
 def _rows(path: Path, faults: list[str]) -> list[dict[str, str]]:
     return list(csv.DictReader(_text(path, faults).splitlines()))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(value: Any, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if _is_number(value) else "–"
 
 
 def _duration(seconds: Any) -> str:
@@ -176,57 +165,18 @@ def _duration(seconds: Any) -> str:
 def _summary(metrics: dict[str, Any], config: dict[str, Any], run: dict[str, Any], rows: list[Any]) -> str:
     """The run in one sentence."""
     parts = []
-    if source := _section(config, "data").get("source"):
+    if source := section(config, "data").get("source"):
         parts.append(f"trained on {source}")
     if epochs := metrics.get("epochs") or len(rows):
         best = metrics.get("best_epoch")
         parts.append(f"for {epochs} epochs" + (f" (best: {best})" if best else ""))
     if took := _duration(run.get("training_seconds") or run.get("wall_seconds")):
         parts.append(f"in {took}")
-    if _is_number(metrics.get("images")):
-        objects = f" with {metrics['objects']:,} objects" if _is_number(metrics.get("objects")) else ""
+    if is_number(metrics.get("images")):
+        objects = f" with {metrics['objects']:,} objects" if is_number(metrics.get("objects")) else ""
         parts.append(f"and judged on the {metrics.get('split', 'val')} split: {metrics['images']:,} images{objects}")
     text = " ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def _speed(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Milliseconds per image of each step."""
-    times = [
-        (key.removesuffix("_ms"), value) for key, value in _section(metrics, "speed").items() if key.endswith("_ms")
-    ]
-    return [(name, _number(value, 1)) for name, value in times if _is_number(value)]
-
-
-def _classes(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per class: text for the cells, the AP also as a percentage for its bar."""
-    table = []
-    classes = metrics.get("classes")
-    for entry in classes if isinstance(classes, list) else []:
-        if not isinstance(entry, dict):
-            continue
-        cells = [_number(entry.get(key)) for key in ("AP", "AP50", "precision", "recall", "f1")]
-        width = round(100 * float(entry["AP"]), 1) if _is_number(entry.get("AP")) else 0
-        table.append(
-            {"name": entry.get("name", "?"), "objects": entry.get("objects", "–"), "cells": cells, "width": width}
-        )
-    return table
-
-
-def _mistakes(metrics: dict[str, Any], most: int = 6) -> list[tuple[int, str, str]]:
-    """The most frequent confusions between two classes: count, true class, detected class."""
-    confusion = _section(metrics, "confusion")
-    names, counts = confusion.get("classes"), confusion.get("counts")
-    if not isinstance(names, list) or not isinstance(counts, list):
-        return []
-    last = len(names) - 1
-    pairs = [
-        (int(count), str(names[i]), str(names[j]))
-        for i, row in enumerate(counts[:last])
-        for j, count in enumerate(row[:last])
-        if i != j and count > 0
-    ]
-    return sorted(pairs, key=lambda pair: -pair[0])[:most]
 
 
 def _facts(metrics: dict[str, Any], run: dict[str, Any]) -> list[tuple[str, str]]:
@@ -276,10 +226,10 @@ def _embed(path: Path, *, photo: bool, faults: list[str]) -> str | None:
 def _next_commands(run_dir: Path, config: dict[str, Any]) -> list[tuple[str, str]]:
     """What to do next, as caption and command line."""
     best = run_dir / "weights" / "best.safetensors"
-    source = _section(config, "data").get("source")
+    source = section(config, "data").get("source")
     commands = [("Find objects in your images", _line(["predict", "--weights", best, "IMAGES_OR_FOLDER"]))]
     if source:
-        split = _section(config, "data").get("val_split") or "val"
+        split = section(config, "data").get("val_split") or "val"
         commands.append(
             ("Judge again, on any split", _line(["val", "--weights", best, "--data", source, "--split", split]))
         )

@@ -94,6 +94,33 @@ class EmaConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SwaConfig:
+    """Stochastic weight averaging (arXiv 1803.05407): the plain mean of the raw weights at the ends of the last epochs.
+
+    Attributes:
+        enabled: keep that mean beside the moving average, and save and judge it at the end.
+        start: share of the epochs after which it begins.
+        every: epochs between two that count, backwards from the last one.
+        lr_factor: learning rate over its peak from `start` on, held constant; None goes on with the schedule.
+        images: at most so many training images give the BatchNorm statistics of the mean.
+    """
+
+    enabled: bool = False
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    every: Annotated[int, Field(ge=1)] = 1
+    lr_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    images: Annotated[int, Field(ge=2)] = 512
+
+    def first_epoch(self, epochs: int) -> int:
+        """The epoch, counted from 0, with which averaging begins in a run of ``epochs``."""
+        return min(round(self.start * epochs), epochs - 1)
+
+    def counts(self, epoch: int, epochs: int) -> bool:
+        """Whether the weights at the end of ``epoch``, counted from 0, are averaged."""
+        return self.enabled and epoch >= self.first_epoch(epochs) and (epochs - 1 - epoch) % self.every == 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RuntimeConfig:
     """Where and how it runs; changes speed and rounding, not what is learned.
 
@@ -145,6 +172,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     ema: EmaConfig = Field(default_factory=EmaConfig)
+    swa: SwaConfig = Field(default_factory=SwaConfig)
     evaluation: EvalConfig = Field(default_factory=EvalConfig)
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
 

@@ -7,6 +7,7 @@ import math
 import platform
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from cloverleaf import __version__, atomic
 from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.predict.evaluate import EvaluationResult, evaluate_model
+from cloverleaf.reports.tables import series
+from cloverleaf.training.callbacks.averaging import SwaCallback
 from cloverleaf.training.callbacks.record import RecordCallback
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.pictures import draw_run
 from cloverleaf.training.runtime import Runtime
+from cloverleaf.training.swa import SwaResult, finish_swa
 from cloverleaf.weights.format import load
 
 
@@ -33,6 +37,7 @@ class TrainResult:
         run_dir: the run folder.
         best_weights: weights of the epoch with the best fitness.
         last_weights: weights of the last epoch.
+        swa_weights: mean of the weights of the last epochs; None without `swa.enabled`.
         report: the self-contained report.
         metrics: what metrics.json holds.
     """
@@ -40,6 +45,7 @@ class TrainResult:
     run_dir: Path
     best_weights: Path
     last_weights: Path
+    swa_weights: Path | None
     report: Path
     metrics: dict[str, Any]
 
@@ -52,10 +58,14 @@ def finish(
     runtime: Runtime,
     say: Console,
     *,
+    swa: SwaCallback | None,
     notes: dict[str, Any],
     is_first: bool,
 ) -> TrainResult:
-    """Judge the best weights and write everything that is made once per run; only the first process does."""
+    """Judge the best weights and write everything that is made once per run; only the first process does.
+
+    With ``swa`` its mean is made, saved and judged too, and all weights of the run stand side by side.
+    """
     run_dir = config.output_dir
     result = _result(run_dir, {})
     if not is_first:
@@ -64,6 +74,8 @@ def finish(
     once = replace(config.data, cache="none")  # a cache is not worth filling for one pass
     judged = evaluate_model(model, val, data=once, config=config.evaluation, device=runtime.device)
     metrics = _metrics(config, record, judged, runtime, notes)
+    if swa is not None:
+        metrics["weights"] = _compare(record, judged, _average(swa, config, train, val, runtime, say))
     atomic.write_json(run_dir / "predictions.json", judged.rows)
     atomic.write_json(run_dir / "metrics.json", metrics, indent=2)
     draw_run(config, model, train, val, record.rows, judged, device=runtime.device)
@@ -89,7 +101,39 @@ def read_result(run_dir: Path) -> TrainResult | None:
 
 def _result(run_dir: Path, metrics: dict[str, Any]) -> TrainResult:
     best, last = (run_dir / "weights" / f"{name}.safetensors" for name in ("best", "last"))
-    return TrainResult(run_dir, best if best.exists() else last, last, run_dir / "report.html", metrics)
+    swa = run_dir / "weights" / "swa.safetensors"
+    return TrainResult(
+        run_dir, best if best.exists() else last, last, swa if swa.exists() else None, run_dir / "report.html", metrics
+    )
+
+
+def _average(
+    swa: SwaCallback, config: TrainConfig, train: DetectionIndex, val: DetectionIndex, runtime: Runtime, say: Console
+) -> SwaResult | None:
+    result = finish_swa(swa, config, train, val, device=runtime.device)
+    if result is None:
+        text = f"no averaged weights: the run ended before epoch {config.swa.first_epoch(config.epochs) + 1}"
+    else:
+        text = (
+            f"mean of epochs {series(result.epochs)}, BatchNorm over {result.images} images: "
+            f"AP {_number(result.judged.metrics['AP'])}, AP50 {_number(result.judged.metrics['AP50'])}\n"
+            f"weights {result.path}"
+        )
+    say.print(text, highlight=False, markup=False)
+    return result
+
+
+def _compare(record: RecordCallback, judged: EvaluationResult, swa: SwaResult | None) -> dict[str, dict[str, Any]]:
+    """AP and the like of each weights file of the run; null where it was not judged or is undefined."""
+    last = record.rows[-1]
+    found: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {
+        "best": (judged.metrics.to_dict(), {"epochs": [record.best_epoch]}),
+        "last": (last, {"epochs": [last["epoch"]]}),
+    }
+    if swa is not None:
+        found["swa"] = swa.judged.metrics.to_dict(), {"epochs": list(swa.epochs), "batchnorm_images": swa.images}
+    names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+    return {key: {**facts, **{name: numbers[name] for name in names}} for key, (numbers, facts) in found.items()}
 
 
 def _metrics(

@@ -20,7 +20,7 @@ from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.training import run_dir as folders
 from cloverleaf.training.anchors import resolve_anchors
-from cloverleaf.training.callbacks.averaging import EmaCallback
+from cloverleaf.training.callbacks.averaging import EmaCallback, SwaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
 from cloverleaf.training.callbacks.order import OrderCallback
 from cloverleaf.training.callbacks.pictures import BatchPicturesCallback
@@ -92,7 +92,9 @@ def fit(
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
         write_config(config, run_dir / "config.yaml")
-    schedule = Schedule(config.schedule, config.optimizer, config.epochs, len(loader), config.data.batch_size)
+    schedule = Schedule(
+        config.schedule, config.optimizer, config.epochs, len(loader), config.data.batch_size, config.swa
+    )
     _fit_anchors(model, data.train, config, say)  # before the criterion, which reads the anchors; the same on resume
     _announce(model, data, config, runtime, schedule, loader.num_workers, say)
     ema = EmaCallback(model, config.ema)
@@ -100,7 +102,8 @@ def fit(
     judge = JudgeCallback(ema, data.val, config, loader.num_workers)
     record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config))
     order = OrderCallback(loader.batch_sampler.sampler)  # type: ignore[union-attr]
-    callbacks: list[pl.Callback] = [order, ema, judge, record]
+    swa = SwaCallback(config.swa, config.epochs) if config.swa.enabled else None
+    callbacks: list[pl.Callback] = [order, ema, *([swa] if swa is not None else []), judge, record]
     if rank == 0:
         callbacks += [
             ProgressCallback(record, config.epochs, say),
@@ -109,7 +112,7 @@ def fit(
     started = time.perf_counter()
     run(build_trainer(config, runtime, world_size, run_dir, callbacks), task, loader, checkpoint)
     return finish(
-        config, data.train, data.val, record, runtime, say,
+        config, data.train, data.val, record, runtime, say, swa=swa,
         notes={**(notes or {}), "wall_seconds": round(time.perf_counter() - started, 1)}, is_first=rank == 0,
     )  # fmt: skip
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cloverleaf.training.config import OptimizerConfig, ScheduleConfig
+from cloverleaf.training.config import OptimizerConfig, ScheduleConfig, SwaConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,12 @@ class Schedule:
 
     Cosine or linear decay; during the warm-up of max(epochs * batches, minimum) iterations the weights' rate rises
     from 0, the biases' falls from `warmup_bias_lr`, momentum rises and accumulation grows to the nominal batch.
-    `update="iteration"` decays with every iteration; `nominal_batch=0` steps at every iteration.
+    `update="iteration"` decays with every iteration; `nominal_batch=0` steps at every iteration. While weights are
+    averaged with a learning rate of their own (`swa.lr_factor`), that one holds instead of the decay.
 
     Attributes:
         total_batch: images per iteration over all processes.
+        swa: when weights are averaged, and at which rate.
     """
 
     config: ScheduleConfig
@@ -42,6 +44,7 @@ class Schedule:
     epochs: int
     batches_per_epoch: int
     total_batch: int
+    swa: SwaConfig = field(default_factory=SwaConfig)
 
     @property
     def warmup_iterations(self) -> int:
@@ -76,7 +79,10 @@ class Schedule:
         else:  # the published scheduler steps at the end of an epoch, so after the warm-up it lags by one
             warmed_here = warmup > 0 and epoch == warmup // self.batches_per_epoch
             progress = epoch if warming or warmed_here else max(epoch - 1, 0)
-        decayed = self.optimizer.lr * self.factor(progress)
+        factor = self.factor(progress)
+        if self.swa.enabled and self.swa.lr_factor is not None and epoch >= self.swa.first_epoch(self.epochs):
+            factor = self.swa.lr_factor
+        decayed = self.optimizer.lr * factor
         lr, momentum, accumulate = (decayed, decayed, decayed), self.optimizer.momentum, self.accumulate
         if warming:
             done = iteration / warmup

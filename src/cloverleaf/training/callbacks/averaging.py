@@ -1,4 +1,4 @@
-"""Keeps the exponential moving average up to date."""
+"""Keeps averages of the weights up to date: the exponential moving one, and the mean of the last epochs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import lightning.pytorch as pl
 
 from cloverleaf.models.detector import Detector
-from cloverleaf.training.config import EmaConfig
+from cloverleaf.training.config import EmaConfig, SwaConfig
 from cloverleaf.training.ema import ModelEma
+from cloverleaf.weights.average import WeightAverage
 
 
 class EmaCallback(pl.Callback):
@@ -40,3 +41,34 @@ class EmaCallback(pl.Callback):
         """Restore what `state_dict` gave."""
         self.ema.model.load_state_dict(state_dict["model"])
         self.ema.updates = state_dict["updates"]
+
+
+class SwaCallback(pl.Callback):
+    """Adds the raw weights of the epochs that count to their mean, and saves and restores it with the checkpoint.
+
+    Every process adds up the same weights; only the first one makes a model of them (`training/swa.py`).
+
+    Attributes:
+        average: the sums, on the CPU.
+        epochs: which epochs are in them, counted from 1.
+    """
+
+    def __init__(self, config: SwaConfig, total_epochs: int) -> None:
+        self.config, self.total_epochs = config, total_epochs
+        self.average = WeightAverage()
+        self.epochs: list[int] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Add the weights of this epoch, if it counts."""
+        if self.config.counts(trainer.current_epoch, self.total_epochs):
+            self.average.add(pl_module.model.state_dict())
+            self.epochs.append(int(trainer.current_epoch) + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums and the epochs in them."""
+        return {"average": self.average.state_dict(), "epochs": self.epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.average.load_state_dict(state_dict["average"])
+        self.epochs = list(state_dict["epochs"])
