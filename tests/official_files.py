@@ -50,8 +50,17 @@ def stand_ins() -> Iterator[None]:
                 sys.modules[name] = module
 
 
-def official_model(state: Mapping[str, Tensor], *, names: list[str] | None = None, half: bool = True) -> nn.Module:
-    """A module tree whose state dict is ``state``, with the attributes and the row classes of the published one."""
+def official_model(
+    state: Mapping[str, Tensor],
+    *,
+    names: list[str] | None = None,
+    half: bool = True,
+    activation: nn.Module | None = None,
+) -> nn.Module:
+    """A module tree whose state dict is ``state``, with the attributes and the row classes of the published one.
+
+    The activation is SiLU where None.
+    """
     tree: dict[str, Any] = {}
     for key, value in state.items():
         *path, leaf = key.split(".")
@@ -63,6 +72,9 @@ def official_model(state: Mapping[str, Tensor], *, names: list[str] | None = Non
     last = max(map(int, rows), default=0)
     model = _CLASSES["Model"]()
     model.model = nn.Sequential(*(_row(i, rows.get(str(i))) for i in range(last + 1)))
+    for module in model.modules():
+        if type(module).__name__ in ("Conv", "RepConv"):
+            module.act = activation or nn.SiLU()
     levels = state[f"model.{last}.anchors"].shape[0]
     classes = state[f"model.{last}.m.0.bias"].numel() // 3 - 5
     stride = torch.tensor([8.0, 16.0, 32.0, 64.0][:levels])
@@ -181,8 +193,6 @@ def _module(name: str, parts: dict[str, Any]) -> nn.Module:
             module.register_buffer(key, part)
         else:
             module.register_parameter(key, nn.Parameter(part, requires_grad=False))
-    if kind_name in ("Conv", "RepConv"):
-        module.act = nn.SiLU()
     return module
 
 

@@ -127,6 +127,8 @@ def _facts_table(metadata: WeightsMetadata) -> Any:
     from rich.table import Table
 
     table = Table(title="What the file says", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # check sums are not cut
     for key, value in asdict(metadata).items():
         if key == "spec" or value in ("", (), None, {}):
             continue

@@ -10,6 +10,7 @@ import typer
 
 from cloverleaf.cli.data import app as data_app
 from cloverleaf.cli.demo import demo
+from cloverleaf.cli.import_ import import_
 from cloverleaf.cli.info import info
 from cloverleaf.cli.merge import merge
 from cloverleaf.cli.models import models
@@ -32,6 +33,7 @@ app.command("val")(val)
 app.command("predict")(predict)
 app.add_typer(data_app, name="data")
 app.command("merge")(merge)
+app.command("import")(import_)
 app.command("info")(info)
 app.command("models")(models)
 

@@ -32,6 +32,7 @@ class PublishedCheckpoint:
         num_classes: what the model says of itself, None where it does not.
         epoch: of an interrupted training run; None or -1 for a finished one.
         strides: of the model's levels in pixels, empty where the file has none.
+        modules: class names of the modules in it (``torch.nn.modules.activation.SiLU``), empty for a mere state dict.
     """
 
     state: Mapping[str, Tensor]
@@ -41,6 +42,7 @@ class PublishedCheckpoint:
     num_classes: int | None = None
     epoch: int | None = None
     strides: tuple[int, ...] = ()
+    modules: frozenset[str] = frozenset()
 
 
 def read_official(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
@@ -125,11 +127,13 @@ def _chosen(content: Content, kind: FileKind) -> PublishedCheckpoint:
             ((k, whole[k]) for k in ("ema", "model", "state_dict") if whole.get(k) is not None), ("", whole)
         )
     entry = f"entry {source!r} of the file" if source else "the file"
+    modules: frozenset[str] = frozenset()
+    attributes: Mapping[str, object] = {}
     if isinstance(chosen, Record) and is_module(chosen):
-        refs = state_dict_of(chosen)
+        refs, modules = state_dict_of(chosen)
         attributes = chosen.attributes
     elif isinstance(chosen, dict):
-        refs, attributes = _plain_state(chosen, entry), {}
+        refs = _plain_state(chosen, entry)
     else:
         raise Unreadable(f"{entry} is neither a module nor a state dict", UNUSUAL)
     if not refs:
@@ -145,6 +149,7 @@ def _chosen(content: Content, kind: FileKind) -> PublishedCheckpoint:
         num_classes=classes if isinstance(classes, int) and not isinstance(classes, bool) else None,
         epoch=epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None,
         strides=_strides(content.storages.tensor("stride", stride)) if isinstance(stride, TensorRef) else (),
+        modules=modules,
     )
 
 

@@ -16,13 +16,14 @@ def is_module(value: object) -> bool:
     return isinstance(value, Record) and isinstance(value.attributes.get("_modules"), dict)
 
 
-def state_dict_of(root: Record) -> dict[str, TensorRef]:
-    """Parameters, then persistent buffers, then children, of each module in turn.
+def state_dict_of(root: Record) -> tuple[dict[str, TensorRef], frozenset[str]]:
+    """Parameters, then persistent buffers, then children, of each module in turn; and the classes of the modules.
 
     Raises:
         Unreadable: a module contains itself, is nested too deeply, or is none.
     """
     tensors: dict[str, TensorRef] = {}
+    classes = {root.cls.path}
     count = 0
     _own_tensors("", root, tensors)
     open_modules: list[tuple[Record, str, Iterator[tuple[object, object]]]] = [(root, "", _children(root, ""))]
@@ -39,12 +40,13 @@ def state_dict_of(root: Record) -> dict[str, TensorRef]:
             raise Unreadable(f"{shown(path)} stands where a module should, but is none", UNUSUAL)
         if any(child is module for module, _, _ in open_modules):
             raise Unreadable(f"module {shown(path)} contains itself", HOSTILE)
+        classes.add(child.cls.path)
         count += 1
         if len(open_modules) >= _MAX_DEPTH or count > _MAX_MODULES:
             raise Unreadable(f"its modules are nested too deeply or too many (at {shown(path)})", HOSTILE)
         _own_tensors(f"{path}.", child, tensors)
         open_modules.append((child, f"{path}.", _children(child, path)))
-    return tensors
+    return tensors, frozenset(classes)
 
 
 def _own_tensors(prefix: str, module: Record, tensors: dict[str, TensorRef]) -> None:

@@ -1,0 +1,169 @@
+"""From a published checkpoint file to a detector of ours, with a record of where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from cloverleaf.errors import CheckpointError
+from cloverleaf.models.catalog import MODELS, find_spec
+from cloverleaf.models.detector import Detector
+from cloverleaf.models.metadata import WeightsMetadata
+from cloverleaf.models.spec import Form
+from cloverleaf.weights.importer import import_state_dict
+from cloverleaf.weights.reader import PublishedCheckpoint, read_checkpoint
+from cloverleaf.weights.recognise import Likeness, recognise
+from cloverleaf.weights.transfer import Transfer, with_num_classes
+
+LICENCE = (
+    "these weights come from a project under the GPL-3.0 licence or were made with its code; they were converted on "
+    "this machine, and Cloverleaf does not redistribute them"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedCheckpoint:
+    """A detector and what was found in the file it came from.
+
+    Attributes:
+        detector: with metadata that say where it came from.
+        checkpoint: what was read.
+        name: catalog name of the variant.
+        also: variants with the same names and shapes, where the name was recognised and not given.
+        found: form of the weights in the file.
+        classes_found: number of classes of its head.
+        transfer: what was kept when the number of classes was changed, else None.
+        not_finite: published names of tensors that hold infinities or NaN.
+        names_dropped: whether the file has class names that do not fit its number of classes.
+        activation: of the modules in the file, where it is another than that of the variant; else empty.
+    """
+
+    detector: Detector
+    checkpoint: PublishedCheckpoint
+    name: str
+    also: tuple[str, ...]
+    found: Form
+    classes_found: int
+    transfer: Transfer | None
+    not_finite: tuple[str, ...]
+    names_dropped: bool
+    activation: str
+
+
+def import_checkpoint(
+    path: str | os.PathLike[str],
+    model: str | None = None,
+    *,
+    form: Form | None = None,
+    num_classes: int | None = None,
+) -> ImportedCheckpoint:
+    """Read a published checkpoint and make a detector of it, in float32 on the CPU and in evaluation mode.
+
+    Args:
+        path: a ``.pt`` file as `read_checkpoint` reads it, or safetensors with published names.
+        model: catalog name of the variant; recognised by names and shapes where None.
+        form: convert to this form; that of the file where None.
+        num_classes: start the class-dependent part of the head anew for so many classes, where the file has another
+            number; everything else is kept.
+
+    Raises:
+        UnknownModelError: no model of that name.
+        CheckpointError: the file is refused (see `read_checkpoint`), its tensors are not exactly those of the variant,
+            no variant is recognised, or the form cannot be made.
+    """
+    path = Path(path)
+    if model is not None:
+        find_spec(model)
+    checkpoint = read_checkpoint(path)
+    name, also = (model, ()) if model is not None else _recognised(path, checkpoint)
+    detector = _imported(path, name, checkpoint.state)
+    found, classes_found = detector.spec.form, detector.num_classes
+    fits = len(checkpoint.class_names) == classes_found
+    detector.metadata = WeightsMetadata(
+        class_names=checkpoint.class_names if fits else (),
+        image_size=MODELS[name].image_size,
+        provenance=_provenance(path, checkpoint, found),
+    )
+    changes = None
+    if num_classes is not None and num_classes != detector.num_classes:
+        detector, changes = with_num_classes(detector, num_classes)
+    return ImportedCheckpoint(
+        detector=_in_form(path, detector, form or found),
+        checkpoint=checkpoint,
+        name=name,
+        also=also,
+        found=found,
+        classes_found=classes_found,
+        transfer=changes,
+        not_finite=tuple(key for key, value in checkpoint.state.items() if not value.isfinite().all()),
+        names_dropped=bool(checkpoint.class_names) and not fits,
+        activation="" if _activation_of(name) == (seen := _activation(checkpoint)) else seen,
+    )
+
+
+def _recognised(path: Path, checkpoint: PublishedCheckpoint) -> tuple[str, tuple[str, ...]]:
+    """The name, and others of the same names and shapes between which the modules' activation does not decide."""
+    likeness = recognise(checkpoint.state)
+    if not likeness.is_likely:
+        raise CheckpointError(
+            f"{path} is of no model that can be imported",
+            f"only {likeness.share:.0%} of its tensors agree with {likeness.name}, which is nearest",
+            "cloverleaf models lists what there is; name one with --model to see every difference",
+        )
+    names = (likeness.name, *likeness.also)
+    decided = [name for name in names if _activation_of(name) == _activation(checkpoint)]
+    return (decided[0], ()) if decided else (likeness.name, likeness.also)
+
+
+def _activation(checkpoint: PublishedCheckpoint) -> str:
+    """The one kind of activation that the modules in the file are of; empty where they do not say."""
+    kinds = {"torch.nn.modules.activation.SiLU": "silu", "torch.nn.modules.activation.LeakyReLU": "leaky_relu"}
+    found = [kind for module, kind in kinds.items() if module in checkpoint.modules]
+    return found[0] if len(found) == 1 else ""
+
+
+def _activation_of(name: str) -> str:
+    return str(getattr(find_spec(name).backbone, "activation", ""))
+
+
+def _imported(path: Path, name: str, state: Mapping[str, Tensor]) -> Detector:
+    try:
+        return import_state_dict(name, state)
+    except CheckpointError as error:
+        likeness = recognise(state)
+        if likeness.is_likely and name not in (likeness.name, *likeness.also):
+            raise CheckpointError(
+                f"{path} is not {name}", _looks_like(likeness), f"use --model {likeness.name}"
+            ) from error
+        raise CheckpointError(f"{path}: {error.what}", error.why, error.fix) from error
+
+
+def _looks_like(likeness: Likeness) -> str:
+    agree = "all" if likeness.share == 1 else f"{likeness.share:.0%}"
+    return f"its names and shapes are those of {likeness.name} in {likeness.form} form ({agree} agree)"
+
+
+def _provenance(path: Path, checkpoint: PublishedCheckpoint, form: Form) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    entry = f"its entry {checkpoint.source}, " if checkpoint.source else ""
+    return f"imported from {path.name} ({entry}{form} form, sha256 {digest}); {LICENCE}"
+
+
+def _in_form(path: Path, detector: Detector, form: Form) -> Detector:
+    found = detector.spec.form
+    order: tuple[Form, ...] = ("training", "deploy", "fused")
+    if order.index(form) < order.index(found):
+        raise CheckpointError(
+            f"{path} cannot be imported in {form} form",
+            f"it is in {found} form, and what was folded away cannot be had back",
+            "import a checkpoint in training form, or leave --form out",
+        )
+    if form == found:
+        return detector
+    return detector.fused() if form == "fused" else detector.deployed()
