@@ -8,8 +8,10 @@ import sys
 
 import typer
 
+from cloverleaf.cli.ablate import ablate
 from cloverleaf.cli.data import app as data_app
 from cloverleaf.cli.demo import demo
+from cloverleaf.cli.export import export
 from cloverleaf.cli.import_ import import_
 from cloverleaf.cli.info import info
 from cloverleaf.cli.merge import merge
@@ -31,7 +33,9 @@ app.command("demo")(demo)
 app.command("train")(train)
 app.command("val")(val)
 app.command("predict")(predict)
+app.command("ablate")(ablate)
 app.add_typer(data_app, name="data")
+app.command("export")(export)
 app.command("merge")(merge)
 app.command("import")(import_)
 app.command("info")(info)

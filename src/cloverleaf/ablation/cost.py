@@ -1,0 +1,142 @@
+"""What every variation costs: parameters, operations, and latency measured for all of them in one go."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cloverleaf.ablation.plan import Variation
+from cloverleaf.data.cpus import usable_cpus
+from cloverleaf.models.catalog import build_detector, empty_detector
+from cloverleaf.models.cost import measure
+from cloverleaf.models.detector import Detector
+from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.predict.device import resolve_device, synchronize
+from cloverleaf.predict.model import prepare_model
+
+ROUNDS = 50
+_SECONDS = 60.0  # a study of large models gets fewer rounds, but never fewer than
+_LEAST_ROUNDS = 10
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Cost:
+    """Of one variation.
+
+    Attributes:
+        form: identifies structure and input; variations of equal form are measured once.
+        parameters: of the fused form.
+        training_parameters: of the form that is trained.
+        flops: 2 x multiply-accumulates of the fused form for one image.
+        image_size: side of that image in pixels.
+        latency_ms: of a forward pass, fused, eager, float32, one image: the lower quartile of the rounds, as other work
+            on the machine can only add to it; None if not measured.
+        relative: the same over the baseline's.
+    """
+
+    form: str
+    parameters: int
+    training_parameters: int
+    flops: int
+    image_size: int
+    latency_ms: float | None = None
+    relative: float | None = None
+
+
+def count(variation: Variation) -> Cost:
+    """Parameters and operations."""
+    size = variation.config.data.image_size
+    spec = variation.spec
+    fused = measure(spec.as_fused(), (size, size))
+    return Cost(
+        form=_form(spec, size),
+        parameters=fused.params,
+        training_parameters=measure(spec, (size, size)).params,
+        flops=fused.flops,
+        image_size=size,
+    )
+
+
+class _Operations(TorchDispatchMode):
+    """Lists every operation with the shapes that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [item for arg in args for item in (arg if isinstance(arg, list | tuple) else (arg,))]
+        self.seen.append(f"{func} {[tuple(x.shape) if isinstance(x, Tensor) else x for x in given]}")
+        return func(*args, **(kwargs or {}))
+
+
+def _form(spec: DetectorSpec, size: int) -> str:
+    """The same for detectors that do the same operations once fused, however they were trained."""
+    model, operations = empty_detector(spec.as_fused()).to("meta"), _Operations()
+    with torch.no_grad(), operations:
+        model(torch.empty(1, 3, size, size, device="meta"))
+    return hashlib.sha256("\n".join(operations.seen).encode()).hexdigest()[:12]
+
+
+def measure_latency(
+    variations: Mapping[str, Variation], costs: Mapping[str, Cost], baseline: str, device: str
+) -> tuple[dict[str, Cost], dict[str, Any]]:
+    """Time one forward pass of each form in turn, round after round, so that a busy moment meets all of them.
+
+    Args:
+        variations: by name.
+        costs: their counts.
+        baseline: the other end of the ratios.
+        device: where to measure.
+
+    Returns:
+        The costs with latency, and a description of the measurement.
+    """
+    target = resolve_device(device)
+    if target.type == "cpu":
+        torch.set_num_threads(usable_cpus())
+    forms: dict[str, tuple[Detector, Tensor]] = {}
+    for name, variation in variations.items():
+        cost = costs[name]
+        if cost.form not in forms:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model = prepare_model(build_detector(variation.spec), target)
+                image = torch.rand(1, 3, cost.image_size, cost.image_size, device=target)
+            forms[cost.form] = (model, image.to(memory_format=torch.channels_last))
+    times: dict[str, list[float]] = {form: [] for form in forms}
+    started = time.perf_counter()
+    done = 0
+    while done < ROUNDS and (done < _LEAST_ROUNDS or time.perf_counter() - started < _SECONDS):
+        for form, (model, image) in forms.items():
+            for _ in range(1 if done else 3):  # warm-up
+                seconds = _time(model, image, target)
+            times[form].append(seconds)
+        done += 1
+    typical = {form: 1000 * statistics.quantiles(seconds)[0] for form, seconds in times.items()}
+    reference = typical[costs[baseline].form]
+    measured = {
+        name: replace(cost, latency_ms=round(typical[cost.form], 4), relative=round(typical[cost.form] / reference, 4))
+        for name, cost in costs.items()
+    }
+    threads = torch.get_num_threads() if target.type == "cpu" else None
+    return measured, {"device": target.type, "threads": threads, "rounds": done}
+
+
+def _time(model: Detector, image: Tensor, device: torch.device) -> float:
+    with torch.inference_mode():
+        synchronize(device)
+        started = time.perf_counter()
+        model(image)
+        synchronize(device)
+        return time.perf_counter() - started

@@ -1,0 +1,167 @@
+"""The table of a study as Markdown, with what is needed to read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cloverleaf.ablation.cost import Cost
+from cloverleaf.ablation.results import METRICS, Results, RunResult
+from cloverleaf.ablation.rows import Row
+from cloverleaf.ablation.statistics import smallest_visible, unequal
+from cloverleaf.ablation.texts import clock, count_text, mean_text, number, p_text
+
+
+def to_markdown(results: Results, rows: Sequence[Row]) -> str:
+    """The whole table with what is needed to read it."""
+    parts = [f"# {results.title}"]
+    if results.question:
+        parts.append(" ".join(results.question.split()))
+    parts += [_setting(results), _means(results, rows)]
+    if len(rows) > 1:
+        parts += [f"## Against {_escaped(results.baseline)}", _differences(results, rows)]
+    parts += ["## Every run", _runs(rows), "## How to read it", "\n".join(f"- {note}" for note in notes(results, rows))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _setting(results: Results) -> str:
+    data = results.dataset
+    return (
+        f"{results.model}, recipe `{results.recipe}`, {results.epochs} epochs at {data['image_size']} px; "
+        f"{data['name']}: {data['train_images']} training images, judged on {data['judged_images']} ({results.split})."
+    )
+
+
+def _means(results: Results, rows: Sequence[Row]) -> str:
+    headings = ["variation", "runs", *METRICS.values(), "parameters (trained)", "GFLOPs", "latency, ms", "training"]
+    lines = []
+    for row in rows:
+        mark = " (baseline)" if row.name == results.baseline else ""
+        complete = sum(run.state == "complete" for run in row.runs)
+        failed = sum(run.state == "failed" for run in row.runs)
+        lines.append(
+            [
+                _escaped(row.name) + mark,
+                f"{complete}" + (f", {failed} failed" if failed else ""),
+                *(mean_text(row.spreads[metric]) for metric in METRICS),
+                *_cost_cells(row.cost),
+                clock(row.training_seconds),
+            ]
+        )
+    return _grid(headings, lines)
+
+
+def _cost_cells(cost: Cost | None) -> list[str]:
+    if cost is None:
+        return ["-"] * 3
+    latency = "-" if cost.latency_ms is None else f"{cost.latency_ms:.2f} ({cost.relative:.2f}x)"
+    return [
+        f"{count_text(cost.parameters)} ({count_text(cost.training_parameters)})",
+        f"{cost.flops / 1e9:.3g}",
+        latency,
+    ]
+
+
+def _differences(results: Results, rows: Sequence[Row]) -> str:
+    headings = ["variation"]
+    for label in METRICS.values():
+        headings += [label, "outside the spread"]
+    lines = []
+    for row in rows:
+        if row.name == results.baseline:
+            continue
+        cells = [_escaped(row.name)]
+        for metric in METRICS:
+            found = row.differences.get(metric)
+            text = "-" if found is None else f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+            verdict = "no claim" if found is None else f"{'yes' if found.outside else 'no'} (p {p_text(found.p)})"
+            cells += [text, verdict]
+        lines.append(cells)
+    return _grid(headings, lines)
+
+
+def _runs(rows: Sequence[Row]) -> str:
+    """AP / AP50 / AP-small of each seed."""
+    seeds = sorted({run.seed for row in rows for run in row.runs})
+    lines = []
+    for row in rows:
+        by_seed = {run.seed: run for run in row.runs}
+        lines.append([_escaped(row.name), *(_run_text(by_seed.get(seed)) for seed in seeds)])
+    return _grid([f"variation: {' / '.join(METRICS.values())}", *(f"seed {seed}" for seed in seeds)], lines)
+
+
+def _run_text(run: RunResult | None) -> str:
+    if run is None or run.state == "missing":
+        return ""
+    if run.state == "failed":
+        return "failed"
+    return " / ".join(number(run.metrics.get(metric)) for metric in METRICS)
+
+
+def notes(results: Results, rows: Sequence[Row]) -> list[str]:
+    """What the numbers are, and what they do not say."""
+    found = ["Mean ± sample standard deviation over the runs (n - 1 in the denominator)."]
+    cost = next((row.cost for row in rows if row.cost is not None), None)
+    if cost is not None:
+        found.append(
+            "Parameters and GFLOPs (2 x multiply-accumulates) of the fused form; in brackets the parameters that are "
+            "trained."
+        )
+    if cost is not None and results.latency:
+        threads, rounds = results.latency.get("threads"), results.latency.get("rounds")
+        where = results.latency.get("device", "") + (f", {threads} threads" if threads else "")
+        found.append(
+            f"Latency: forward pass of the fused model, eager, float32, one image ({where}), and its ratio to the "
+            f"baseline; lower quartile of {rounds} rounds that time all variations in turn. What is the same once "
+            "fused is measured once."
+        )
+    found.append("Training: mean time in epochs, judging included; comparable if the runs ran under the same load.")
+    found += _claims(results, rows)
+    if results.split == results.val_split:
+        found.append(
+            f"The epoch with the best fitness on {results.split} is the one that is judged, on the same images: all "
+            "values are a little too high, for all variations alike."
+        )
+    for row in rows:
+        for run in row.runs:
+            if run.state == "failed":
+                found.append(f"{_escaped(row.name)}, seed {run.seed}, failed: {_escaped(run.reason)}.")
+    missing = sum(run.state == "missing" for row in rows for run in row.runs)
+    if missing:
+        found.append(f"{missing} run(s) are still to come.")
+    return found
+
+
+def _claims(results: Results, rows: Sequence[Row]) -> list[str]:
+    """How differences are judged."""
+    values = {row.name: row.values("AP") for row in rows}
+    if len(rows) < 2:
+        return []
+    if math.isnan(smallest_visible(values, results.baseline)):
+        return ["No claim is made about differences: that needs two runs at least, of the baseline and of a variation."]
+    visible = ", ".join(
+        f"{label} {limit:.3f}"
+        for metric, label in METRICS.items()
+        if (limit := smallest_visible({row.name: row.values(metric) for row in rows}, results.baseline)) == limit
+    )
+    found = [
+        "Differences with Dunnett's intervals, which hold for all variations at once with 95 % confidence; the spread "
+        "is taken from all runs around the mean of their own variation. Outside the spread: 0 is not in the interval.",
+        f"Smaller differences than these could not have been told from chance: {visible}.",
+    ]
+    wild = unequal(values)
+    if wild:
+        found.append(
+            f"{', '.join(map(_escaped, wild))}: AP spreads several times as widely as in the other variations, which "
+            "the intervals take to be alike; do not rely on this difference."
+        )
+    return found
+
+
+def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in headings[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *lines))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
