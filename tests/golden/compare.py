@@ -11,16 +11,22 @@ from torch import Tensor
 
 def assert_matches(
     actual: Tensor | np.ndarray, golden: Mapping[str, np.ndarray], name: str, tolerance: float = 1e-4
-) -> None:
-    """Compare with ``golden[name]``, or with its samples: |ours - golden| <= tolerance * max(1, |golden|.max())."""
+) -> float:
+    """Compare with ``golden[name]``, or with its samples: |ours - golden| <= tolerance * max(1, |golden|.max()).
+
+    Returns:
+        The largest difference over max(1, |golden|.max()).
+    """
     value = actual.detach().cpu().double().numpy() if isinstance(actual, Tensor) else np.asarray(actual, np.float64)
     if name in golden:
-        _close(value, golden[name], name, tolerance)
-        return
+        return _close(value, golden[name], name, tolerance)
     assert value.shape == tuple(golden[f"{name}.shape"]), f"{name}: shape {value.shape}"
-    limit = _close(value.reshape(-1)[golden[f"{name}.index"]], golden[f"{name}.value"], name, tolerance)
+    expected = golden[f"{name}.value"]
+    error = _close(value.reshape(-1)[golden[f"{name}.index"]], expected, name, tolerance)
+    limit = tolerance * max(1.0, float(np.abs(expected).max()))
     assert abs(value.mean() - golden[f"{name}.mean"]) <= limit, f"{name}: mean"
     assert abs(value.std() - golden[f"{name}.std"]) <= limit, f"{name}: standard deviation"
+    return error
 
 
 def _close(value: np.ndarray, expected: np.ndarray, name: str, tolerance: float) -> float:
@@ -28,7 +34,7 @@ def _close(value: np.ndarray, expected: np.ndarray, name: str, tolerance: float)
     assert value.shape == expected.shape, f"{name}: shape {value.shape} instead of {expected.shape}"
     worst = float(np.abs(value - expected).max())
     assert worst <= limit, f"{name}: differs by {worst:.3g}, allowed {limit:.3g}"
-    return limit
+    return worst * tolerance / limit
 
 
 def filled_state(keys: str, constants: Mapping[str, np.ndarray], gain: float) -> dict[str, Tensor]:

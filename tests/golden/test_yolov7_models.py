@@ -104,12 +104,12 @@ def test_outputs_and_every_row(case: Case) -> None:
     assert compared == len({place.split(".")[0] for place in name_table(model.spec).rows.values()})
     auxiliary = raw.auxiliary or ()
     assert len(auxiliary) == (4 if (name, form) == ("yolov7-w6", "training") else 0)
-    for i, level in enumerate((*raw.levels, *auxiliary)):
-        assert_matches(level, numbers, f"raw.{i}")
+    errors = [assert_matches(level, numbers, f"raw.{i}") for i, level in enumerate((*raw.levels, *auxiliary))]
     assert f"raw.{len(raw.levels) + len(auxiliary)}.index" not in numbers
     boxes, scores = model.decode(raw, tuple(images.shape[2:]))
     decoded = published_decoding(boxes, raw)
-    assert_matches(decoded, numbers, "decoded")
+    error = assert_matches(decoded, numbers, "decoded")
+    print(f"{name} {form} form: largest relative error of raw outputs {max(errors):.1e}, decoded {error:.1e}")
     torch.testing.assert_close(scores, decoded[..., 4:5] * decoded[..., 5:])
 
 
@@ -128,7 +128,9 @@ def test_fused(case: Case) -> None:
     with torch.no_grad():
         raw = fused(images)
     assert raw.auxiliary is None
-    assert_matches(published_decoding(fused.decode(raw, tuple(images.shape[2:]))[0], raw), numbers, "fused.decoded")
+    decoded = published_decoding(fused.decode(raw, tuple(images.shape[2:]))[0], raw)
+    error = assert_matches(decoded, numbers, "fused.decoded")
+    print(f"{name} {form} form, fused: largest relative error of decoded {error:.1e}")
 
 
 def test_fused_training_form_is_read(case: Case) -> None:
