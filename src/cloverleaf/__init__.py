@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cloverleaf.deploy.export import export
     from cloverleaf.errors import CloverleafError
     from cloverleaf.models.catalog import create_model, list_models
     from cloverleaf.predict.evaluate import evaluate
@@ -25,6 +26,7 @@ _PUBLIC = {
     "Predictor": "cloverleaf.predict.predictor",
     "create_model": "cloverleaf.models.catalog",
     "evaluate": "cloverleaf.predict.evaluate",
+    "export": "cloverleaf.deploy.export",
     "list_models": "cloverleaf.models.catalog",
     "load": "cloverleaf.weights.format",
     "save": "cloverleaf.weights.format",
@@ -38,6 +40,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "export",
     "list_models",
     "load",
     "save",

@@ -5,8 +5,43 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``: a file made under it becomes ``path`` when the block ends, and is removed when
+    the block raises.
+
+    Missing folders are made.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; ``path`` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # elsewhere a folder cannot be opened to be flushed
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write ``content`` to a file that must not exist, and flush it to the disk."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -17,22 +52,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: the folder cannot be written or the disk is full; ``path`` is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere a folder cannot be opened to be flushed
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with staged(path) as temporary:
+        write_new(temporary, content)
 
 
 def write_text(path: Path, text: str) -> None:

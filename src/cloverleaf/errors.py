@@ -44,6 +44,10 @@ class CheckpointError(CloverleafError):
     """A weights file or a state dict does not fit, is damaged or is not what it claims to be."""
 
 
+class ExportError(CloverleafError):
+    """A model cannot be exported, or the file does not compute what the model computes."""
+
+
 class UnknownModelError(CloverleafError):
     """No model of that name."""
 

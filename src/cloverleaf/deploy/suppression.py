@@ -153,4 +153,11 @@ def with_suppression(dense: ModelProto, suppression: Suppression, num_classes: i
 
     opset = next(item.version for item in dense.opset_import if item.domain == "")
     tail = suppression_graph(suppression, num_classes, ir_version=dense.ir_version, opset=opset)
-    return compose.merge_models(dense, tail, io_map=[(name, name) for name in DENSE_OUTPUTS])
+    tail = compose.add_prefix(tail, "suppression/", rename_inputs=False, rename_outputs=False)
+    merged = compose.merge_models(dense, tail, io_map=[(name, name) for name in DENSE_OUTPUTS])
+    del merged.opset_import[:]
+    merged.opset_import.extend(dense.opset_import)
+    batch = dense.graph.output[0].type.tensor_type.shape.dim[0]
+    for output in merged.graph.output:
+        output.type.tensor_type.shape.dim[0].CopyFrom(batch)
+    return merged

@@ -1,0 +1,115 @@
+"""What an exported file says about itself, so that it can be used without anything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from cloverleaf import __version__
+from cloverleaf.deploy.suppression import Suppression
+from cloverleaf.errors import CheckpointError, ConfigError
+
+SCHEMA_VERSION = 1
+KEY = "cloverleaf"
+_UPGRADE = "export it again, or install the version of cloverleaf that wrote it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportMetadata:
+    """One JSON entry in the file's own metadata.
+
+    Attributes:
+        model: catalog name or composition.
+        num_classes: K.
+        class_names: one per class; empty where unknown.
+        category_ids: COCO category id of each class, or None where classes have no other ids.
+        image_size: side of the square input in pixels: the only one that the file takes, or the one that it was trained
+            for where ``dynamic``.
+        batch_size: images per run, None where ``dynamic``.
+        dynamic: any number of images, of any height and width that are multiples of ``stride``.
+        stride: of the coarsest feature map.
+        normalisation: how pixels become inputs.
+        colour_order: of the three input channels.
+        suppression: thresholds of the suppression inside, None where the outputs are all boxes and scores.
+        form: of the model that was exported; `fused` has no normalisation layers and no training-only branches.
+        task: what it was trained for.
+        provenance: where foreign weights came from and under which licence.
+        parent: the weights that were exported.
+        schema_version: version of this layout.
+        cloverleaf_version: the version that wrote the file.
+    """
+
+    model: str
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] | None = None
+    image_size: int
+    batch_size: int | None
+    dynamic: bool
+    stride: int
+    normalisation: str = "rgb/255"
+    colour_order: Literal["rgb"] = "rgb"
+    suppression: Suppression | None = None
+    form: str = "fused"
+    task: str = "detect"
+    provenance: str = ""
+    parent: str = ""
+    schema_version: int = SCHEMA_VERSION
+    cloverleaf_version: str = __version__
+
+
+_ADAPTER: TypeAdapter[ExportMetadata] = TypeAdapter(ExportMetadata)
+
+
+def to_json(metadata: ExportMetadata) -> str:
+    """The entry's text."""
+    return json.dumps(_ADAPTER.dump_python(metadata, mode="json"))
+
+
+def from_json(path: object, text: str) -> ExportMetadata:
+    """Read what `to_json` wrote; strict.
+
+    Raises:
+        CheckpointError: the text is damaged or of another schema version; ``path`` names the file.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: damaged metadata", str(error), "copy or make the file again") from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path} has schema version {version!r}", f"this version reads {SCHEMA_VERSION}", _UPGRADE
+        )
+    unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(ExportMetadata)})
+    if unknown:
+        raise CheckpointError(f"{path}: unknown metadata {', '.join(unknown)}", "the schema does not have it", _UPGRADE)
+    try:
+        metadata = _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"])
+        raise CheckpointError(f"{path}: damaged metadata", f"{key}: {first['msg']}", "make the file again") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: damaged metadata", error.what, "make the file again") from error
+    _check_consistency(path, metadata)
+    return metadata
+
+
+def _check_consistency(path: object, metadata: ExportMetadata) -> None:
+    """Numbers that contradict each other would fail far away from here."""
+    faults = [
+        f"{len(values)} {what} for {metadata.num_classes} classes"
+        for what, values in (("class names", metadata.class_names), ("category ids", metadata.category_ids or ()))
+        if values and len(values) != metadata.num_classes
+    ]
+    if metadata.stride < 1 or metadata.image_size < 1 or metadata.image_size % max(metadata.stride, 1):
+        faults.append(f"image size {metadata.image_size} with stride {metadata.stride}")
+    if metadata.dynamic != (metadata.batch_size is None) or (metadata.batch_size or 1) < 1:
+        faults.append(f"batch size {metadata.batch_size} where dynamic is {metadata.dynamic}")
+    if faults:
+        raise CheckpointError(f"{path}: damaged metadata", "; ".join(faults), "make the file again")

@@ -1,0 +1,100 @@
+"""A detector as an ONNX graph, with the decoding inside."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from cloverleaf.deploy.extras import require
+from cloverleaf.errors import ExportError
+from cloverleaf.models.detector import Detector
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 18  # the oldest that has all we use, so that old runtimes can read the file
+INPUT = "images"
+
+
+class DecodedDetector(nn.Module):
+    """The network and the decoding of its output as one module."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, 3, H, W)`` float RGB in [0, 1] -> boxes ``(B, N, 4)`` xyxy in input pixels, scores ``(B, N, K)``."""
+        return self.model.decode(self.model(images), (images.shape[2], images.shape[3]))
+
+
+def trace(model: Detector, outputs: tuple[str, str], *, image_size: int, batch_size: int | None) -> ModelProto:
+    """The graph of a fused detector, made by PyTorch's `torch.export`-based exporter.
+
+    Args:
+        model: in evaluation mode on the CPU.
+        outputs: names for boxes and scores.
+        image_size: side of the square input where the batch size is given.
+        batch_size: images per run; None leaves the number of images, their height and their width open.
+
+    Raises:
+        ExportError: the exporter gave up.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    require("onnx", "onnxscript")
+    if batch_size is None:
+        # Three different sizes above one, so that none is taken for a constant or for another one.
+        stride = model.max_stride
+        example = torch.zeros(2, 3, 4 * stride, 3 * stride)
+        sides = {2: stride * torch.export.Dim("rows"), 3: stride * torch.export.Dim("columns")}
+        shapes = ({0: torch.export.Dim("batch"), **sides},)
+    else:
+        example, shapes = torch.zeros(batch_size, 3, image_size, image_size), None
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                DecodedDetector(model).eval(), (example,), input_names=[INPUT], output_names=list(outputs),
+                opset_version=OPSET, dynamo=True, dynamic_shapes=shapes, verbose=False,
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        why = str(error).strip().splitlines()[0]
+        raise ExportError(f"{model.spec.name} cannot be exported", why, "report it with the model's name") from error
+    assert program is not None
+    proto: ModelProto = program.model_proto
+    _tidy(proto, dynamic=batch_size is None)
+    return proto
+
+
+def _tidy(proto: ModelProto, *, dynamic: bool) -> None:
+    """Drop what tells of the exporting machine, and give open sizes their names."""
+    graph = proto.graph
+    for item in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
+    graph.ClearField("value_info")  # runtimes infer it themselves, and the exporter's symbols are unreadable
+    if dynamic:
+        names = [("batch", None, "height", "width"), *[("batch", "predictions", None)] * len(graph.output)]
+        for value, axes in zip((*graph.input, *graph.output), names, strict=True):
+            for dimension, name in zip(value.type.tensor_type.shape.dim, axes, strict=True):
+                if name is not None:
+                    dimension.dim_param = name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
