@@ -74,6 +74,5 @@ def test_named_options_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(api, "train", lambda *_, **options: given.update(options))
     arguments = ["--device", "0", "--weights", "2024", "--seed", "3", "--set", "runtime.threads=2"]
     assert run(monkeypatch, "train", *arguments) == 0
-    assert given["overrides"] == {
-        "seed": 3, "runtime": {"device": "0", "threads": 2}, "model": {"weights": "2024"},
-    }  # fmt: skip
+    assert given["overrides"] == {"seed": 3, "runtime": {"device": "0", "threads": 2}}
+    assert str(given["weights"]) == "2024"

@@ -36,7 +36,9 @@ def train(
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic", help="Repeat bit for bit on the same machine.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Start from these Cloverleaf weights.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Start from these Cloverleaf weights, with their model unless --model is given.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,6 +56,8 @@ def train(
 
         cloverleaf train --data coco/ --recipe yolov7-tiny --set optimizer.lr=0.02 --set augment.mixup=0.1
 
+        cloverleaf train --data data.yaml --weights yolov7.safetensors
+
         cloverleaf train --resume --output runs/train
 
         torchrun --nproc-per-node 2 -m cloverleaf train --data data.yaml --output runs/two
@@ -63,11 +67,11 @@ def train(
 
     named = {
         "seed": seed, "data.workers": workers, "runtime.device": device, "runtime.precision": precision,
-        "runtime.deterministic": deterministic, "model.weights": None if weights is None else str(weights),
+        "runtime.deterministic": deterministic,
     }  # fmt: skip
     options = nest({key: value for key, value in named.items() if value is not None})
     run(
-        model, data, epochs=epochs, image_size=image_size, batch_size=batch_size, output=output, recipe=recipe,
-        config=config, resume=resume, overrides=merge(options, parse_assignments(set_ or [])),
+        model, data, epochs=epochs, image_size=image_size, batch_size=batch_size, output=output, weights=weights,
+        recipe=recipe, config=config, resume=resume, overrides=merge(options, parse_assignments(set_ or [])),
         command=shlex.join(["cloverleaf", *sys.argv[1:]]),
     )  # fmt: skip

@@ -23,6 +23,7 @@ def train(
     image_size: int | None = None,
     batch_size: int | None = None,
     output: str | Path | None = None,
+    weights: str | Path | None = None,
     recipe: str | None = None,
     config: str | Path | None = None,
     resume: bool = False,
@@ -36,6 +37,7 @@ def train(
         data: a `data.yaml`, a COCO JSON or a folder.
         epochs, image_size, batch_size: override the recipe.
         output: run folder; `runs/train` (numbered) when None.
+        weights: Cloverleaf weights to start from; without ``model`` and ``config`` their model is trained.
         recipe: a packaged recipe; None chooses by the size of the training split.
         config: a `config.yaml` to repeat.
         resume: continue the run in `output`.
@@ -49,7 +51,9 @@ def train(
     from cloverleaf.training.fit import fit
     from cloverleaf.training.runtime import world
 
-    changes = _named(model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size)
+    changes = _named(
+        model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size, weights=weights
+    )
     extra = parse_assignments(overrides) if isinstance(overrides, list) else dict(overrides or {})
     changes = merge(changes, extra)
     if resume and (recipe is not None or config is not None):
@@ -64,6 +68,8 @@ def train(
             raise ConfigError(
                 "several processes without --output", "each would choose a folder of its own", "name one with --output"
             )
+        if config is None:
+            changes = _with_model_of_weights(changes)
         folder = Path(output) if output is not None else next_free(Path("runs/train"))
         resolved, reason = resolve(merge(changes, {"output": str(folder)}), recipe=recipe, config_file=config)
     from rich.console import Console
@@ -81,9 +87,20 @@ def _named(**options: Any) -> dict[str, Any]:
         "data": "data.source",
         "image_size": "data.image_size",
         "batch_size": "data.batch_size",
+        "weights": "model.weights",
     }
     given = {name: option for name, option in options.items() if option is not None}
     return nest({keys.get(name, name): str(v) if isinstance(v, Path) else v for name, v in given.items()})
+
+
+def _with_model_of_weights(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``changes``, with the model of `model.weights` where no `model.name` is given."""
+    chosen = changes.get("model", {})
+    if not isinstance(chosen, Mapping) or not chosen.get("weights") or "name" in chosen:
+        return dict(changes)
+    from cloverleaf.training.starting_weights import model_options
+
+    return merge({"model": model_options(str(chosen["weights"]))}, changes)
 
 
 def _latest() -> Path:

@@ -14,8 +14,7 @@ from rich.console import Console
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_train_loader
 from cloverleaf.data.source import list_splits, open_index
-from cloverleaf.errors import CheckpointError, ConfigError, DataError
-from cloverleaf.models.catalog import create_model
+from cloverleaf.errors import ConfigError, DataError
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.training import run_dir as folders
@@ -33,10 +32,11 @@ from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
 from cloverleaf.training.runtime import Runtime, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
+from cloverleaf.training.starting_weights import build_model, provenance
 from cloverleaf.training.sync_batchnorm import synchronise_batchnorm
 from cloverleaf.training.task import DetectionTask
 from cloverleaf.training.trainer import build_trainer, quieten_lightning, run
-from cloverleaf.weights.format import WeightsMetadata, load
+from cloverleaf.weights.format import WeightsMetadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,34 +184,6 @@ def _open_val(config: TrainConfig) -> DetectionIndex:
     return open_index(config.data.source, config.data.val_split)
 
 
-def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Detector:
-    """The detector of ``config`` for the classes of ``index``, started from `model.weights` where given.
-
-    Raises:
-        CheckpointError: the weights share no tensor with the model.
-    """
-    part = config.model
-    model = create_model(
-        part.name, num_classes=len(index.names), backbone=part.backbone, neck=part.neck, head=part.head
-    )
-    if part.weights:
-        source = load(part.weights).state_dict()
-        target = model.state_dict()
-        shared = {k: v for k, v in source.items() if k in target and target[k].shape == v.shape}
-        if not shared:
-            raise CheckpointError(
-                f"{part.weights} does not fit {part.name}", "no tensor has the same name and shape",
-                "start from weights of the same model",
-            )  # fmt: skip
-        model.load_state_dict(shared, strict=False)
-        left = sorted(set(target) - set(shared))
-        text = f"starting from {part.weights}: {len(shared)} of {len(target)} tensors taken over"
-        say.print(
-            text + (f"; freshly initialised: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else "")
-        )
-    return model
-
-
 def _fit_anchors(model: Detector, index: DetectionIndex, config: TrainConfig, say: Console) -> None:
     if not config.auto_anchor:
         return
@@ -243,6 +215,7 @@ def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
         task=config.task,
         recipe_hash=config_hash(config),
         parent=config.model.weights or "",
+        provenance=provenance(config),
     )
 
 

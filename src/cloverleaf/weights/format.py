@@ -100,14 +100,23 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[WeightsMetadata, dict[str,
             entries = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()} if with_tensors else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read", f"it is truncated or not a safetensors file ({error})", "copy or make it again"
-        ) from error
+        why, fix = f"it is truncated or not a safetensors file ({error})", "copy or make it again"
+        if _is_torch_file(path):
+            why, fix = "it is a checkpoint of PyTorch, not a safetensors file", f"run cloverleaf import {path} first"
+        raise CheckpointError(f"{path} cannot be read", why, fix) from error
     if _KEY not in entries:
         raise CheckpointError(
-            f"{path} was not written by cloverleaf", f"it has no {_KEY!r} metadata", "import foreign checkpoints first"
+            f"{path} was not written by cloverleaf",
+            f"it has no {_KEY!r} metadata",
+            f"run cloverleaf import {path} -o NEW.safetensors first",
         )
     return _parse_metadata(path, entries[_KEY]), tensors
+
+
+def _is_torch_file(path: Path) -> bool:
+    """By the first bytes: a zip archive or a pickle."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
 
 
 def _parse_metadata(path: Path, text: str) -> WeightsMetadata:

@@ -140,7 +140,8 @@ def _imported(path: Path, name: str, state: Mapping[str, Tensor]) -> Detector:
             raise CheckpointError(
                 f"{path} is not {name}", _looks_like(likeness), f"use --model {likeness.name}"
             ) from error
-        raise CheckpointError(f"{path}: {error.what}", error.why, error.fix) from error
+        fix = f"get the file again; {name} needs all tensors and no others" if likeness.is_likely else error.fix
+        raise CheckpointError(f"{path}: {error.what}", error.why, fix) from error
 
 
 def _looks_like(likeness: Likeness) -> str:

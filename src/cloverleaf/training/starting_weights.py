@@ -1,0 +1,97 @@
+"""The detector that a run starts from: freshly initialised, or with what fits of existing weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from cloverleaf.data.index import DetectionIndex
+from cloverleaf.errors import CheckpointError
+from cloverleaf.models import parts
+from cloverleaf.models.catalog import create_model, find_spec
+from cloverleaf.models.detector import Detector
+from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.training.config import ModelConfig, TrainConfig
+from cloverleaf.weights.format import load, read_metadata
+from cloverleaf.weights.transfer import Transfer, transfer
+
+
+def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Detector:
+    """The detector of ``config`` for the classes of ``index``, started from `model.weights` where given.
+
+    Tensors of equal name and shape are taken over, so that weights for another number of classes give everything but
+    the class-dependent part of the head. Anchors come with them, unless `model.head.anchors_px` is set.
+
+    Raises:
+        CheckpointError: the weights cannot be read, are fused, or share no weight with the model.
+    """
+    part = config.model
+    model = create_model(
+        part.name, num_classes=len(index.names), backbone=part.backbone, neck=part.neck, head=part.head
+    )
+    if part.weights:
+        source = load(part.weights)
+        if source.spec.fused:
+            raise CheckpointError(
+                f"{part.weights} is in fused form and cannot be trained further",
+                "its BatchNorm layers are folded away",
+                "start from the weights that it was fused from, or from an import without --form fused",
+            )
+        result = transfer(model, source.state_dict(), anchors="anchors_px" not in part.head)
+        weighty = {name for name, value in model.named_parameters() if value.ndim > 1}
+        if not weighty & set(result.taken):  # counters and the like fit everywhere
+            raise CheckpointError(
+                f"{part.weights} does not fit {part.name}",
+                f"it holds {source.spec.name}, and no weight has the same name and shape",
+                "start from weights of the same model, or leave the model to the weights",
+            )
+        say.print(_summary(part, source, model, result), highlight=False, markup=False)
+    return model
+
+
+def provenance(config: TrainConfig) -> str:
+    """What is to be said of where trained weights come from, if those they started from were imported; else empty."""
+    if not config.model.weights:
+        return ""
+    parent = read_metadata(config.model.weights).provenance
+    return f"started from weights {parent}" if parent.startswith("imported") else parent
+
+
+def model_options(weights: str) -> dict[str, Any]:
+    """The `model` section of a configuration that builds the model of a weights file in training form.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    spec = DetectorSpec.from_dict(read_metadata(weights).spec)
+    usual, deployed = find_spec(spec.name), find_spec(spec.name).as_deployed()
+    options: dict[str, Any] = {"name": spec.name}
+    for part in parts.TABLES:
+        values, known, bare = (parts.to_dict(getattr(one, part)) for one in (spec, usual, deployed))
+        changed = {key: value for key, value in values.items() if value not in (known[key], bare[key])}
+        changed.pop("anchors_px", None)  # they come with the weights
+        if changed:
+            options[part] = changed
+    return options
+
+
+def _summary(part: ModelConfig, source: Detector, model: Detector, result: Transfer) -> str:
+    total = len(result.taken) + len(result.fresh)
+    text = f"starting from {part.weights}: {len(result.taken)} of {total} tensors taken over"
+    reasons = []
+    if source.spec.name != part.name:
+        reasons.append(f"the weights are of {source.spec.name}, the model is {part.name}")
+    if source.num_classes != model.num_classes:
+        reasons.append(f"the weights have {source.num_classes} classes, the data {model.num_classes}")
+    if source.spec.form != model.spec.form:
+        reasons.append(f"the weights are in {source.spec.form} form")
+    if "head.anchors_px" in result.fresh:
+        reasons.append("model.head.anchors_px is set")
+    because = f" ({'; '.join(reasons)})" if reasons else ""
+    return text + (f"; freshly initialised{because}: {_shortened(result.fresh)}" if result.fresh else "")
+
+
+def _shortened(names: Sequence[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
