@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,8 +56,12 @@ class Cost:
 
 def count(variation: Variation) -> Cost:
     """Parameters and operations."""
-    size = variation.config.data.image_size
-    spec = variation.spec
+    return _count(variation.spec, variation.config.data.image_size)
+
+
+@cache
+def _count(spec: DetectorSpec, size: int) -> Cost:
+    """Once for all variations of the recipe."""
     fused = measure(spec.as_fused(), (size, size))
     return Cost(
         form=_form(spec, size),

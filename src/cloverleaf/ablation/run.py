@@ -65,7 +65,8 @@ def ablate(
     folder = Folder(Path(output) if output is not None else Path("runs/ablate") / study.name)
     if table_only:
         results = _again(study, read_results(folder.results))
-        _write(results, folder, say)
+        _write(results, folder, picture=True)
+        say.print(f"table   {folder.root / 'table.md'}", highlight=False, markup=False)
         return results
     plan = make_plan(study, lines, data=data, changes=changes, seeds=seeds, only=only)
     check_folder(folder, plan)
@@ -78,9 +79,9 @@ def ablate(
     with claim(folder, path.read_text(encoding="utf-8")) as lock:
         costs, latency = _measure(plan, costs, folder, say)
 
-        def write(*, quiet: bool = True) -> Results:
+        def write(*, picture: bool = False) -> Results:
             results = collect(folder, plan, costs, latency)
-            _write(results, folder, say, quiet=quiet)
+            _write(results, folder, picture=picture)
             return results
 
         work = Work(plan, folder, lock, shares, say, write)
@@ -88,11 +89,13 @@ def ablate(
             with stopped_by_signals():
                 work.go()
         except KeyboardInterrupt:
-            write()
+            write(picture=True)
             again = command or f"cloverleaf ablate {shlex.quote(str(file))}"
             say.print(f"stopped; go on with: {again}", highlight=False, markup=False)
             raise
-        return write(quiet=False)
+        results = write(picture=True)
+    say.print(f"table   {folder.root / 'table.md'}", highlight=False, markup=False)
+    return results
 
 
 def _again(study: Study, results: Results) -> Results:
@@ -166,9 +169,7 @@ def _announce(plan: Plan, folder: Folder, costs: Mapping[str, Cost], shares: lis
         )  # fmt: skip
 
 
-def _write(results: Results, folder: Folder, say: Console, *, quiet: bool = False) -> None:
+def _write(results: Results, folder: Folder, *, picture: bool) -> None:
     """results.json and the table."""
     write_results(results, folder.results)
-    written = write_table(results, folder.root)
-    if not quiet:
-        say.print(f"table   {written}", highlight=False, markup=False)
+    write_table(results, folder.root, picture=picture)

@@ -16,13 +16,13 @@ from cloverleaf.ablation.texts import clock, count_text, mean_text
 from cloverleaf.reports.comparison import Bar, plot_comparison
 
 
-def write_table(results: Results, folder: Path) -> Path:
-    """Write table.md, table.csv and table.png; returns the path of the first."""
+def write_table(results: Results, folder: Path, *, picture: bool = True) -> None:
+    """Write table.md, table.csv and by option table.png."""
     rows = make_rows(results)
     atomic.write_text(folder / "table.md", to_markdown(results, rows))
     atomic.write_text(folder / "table.csv", to_csv(rows))
-    draw(results, rows, folder / "table.png")
-    return folder / "table.md"
+    if picture:
+        draw(results, rows, folder / "table.png")
 
 
 def to_csv(rows: Sequence[Row]) -> str:

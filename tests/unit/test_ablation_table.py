@@ -1,0 +1,93 @@
+"""The table: what it says about a study with a failed run, undefined numbers, one seed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+
+from cloverleaf.ablation.cost import Cost
+from cloverleaf.ablation.markdown import to_markdown
+from cloverleaf.ablation.results import Results, RunResult
+from cloverleaf.ablation.rows import make_rows
+from cloverleaf.ablation.statistics import spread
+from cloverleaf.ablation.table import to_csv
+from cloverleaf.ablation.texts import clock, count_text, mean_text, number, p_text
+
+AP = {"plain": [0.500, 0.510, 0.505], "better": [0.600, 0.610, 0.602], "same": [0.503, 0.509]}
+
+
+def result(variation: str, seed: int, ap: float) -> RunResult:
+    metrics = {"AP": ap, "AP50": ap + 0.2, "APs": None}
+    return RunResult(
+        variation=variation, seed=seed, state="complete", metrics=metrics, best_epoch=9, epochs=10,
+        training_seconds=100.0 + seed, cpus=2, precision="bf16",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def results() -> Results:
+    cost = Cost(form="a", parameters=1_571_234, training_parameters=1_801_234, flops=1_740_000_000, image_size=256,
+                latency_ms=12.34, relative=1.0)  # fmt: skip
+    runs = [result(name, seed, value) for name, values in AP.items() for seed, value in enumerate(values)]
+    runs.append(RunResult(variation="same", seed=2, state="failed", reason="the loss | is nan"))
+    return Results(
+        name="study", title="A title", question="Which\nis best?", baseline="plain", split="val", val_split="val",
+        model="yolov7-tiny", recipe="small", epochs=10, variations={name: {} for name in AP}, shared={},
+        dataset={"name": "cells", "train_images": 205, "judged_images": 87, "classes": 3, "image_size": 256},
+        costs={"plain": cost, "same": cost}, latency={"device": "cpu", "threads": 2, "rounds": 50},
+        runs=tuple(runs), environment={},
+    )  # fmt: skip
+
+
+def test_markdown_says_all(results: Results) -> None:
+    text = to_markdown(results, make_rows(results))
+    for line in (
+        "# A title",
+        "Which is best?",
+        "yolov7-tiny, recipe `small`, 10 epochs at 256 px; cells: 205 training images, judged on 87 (val).",
+        "| plain (baseline) | 3 | 0.505 ± 0.005 | 0.705 ± 0.005 | - | 1.57 M (1.80 M) | 1.74 | 12.34 (1.00x) | 1:41 |",
+        "| same | 2, 1 failed | 0.506 ± 0.004 | 0.706 ± 0.004 | - | 1.57 M (1.80 M) | 1.74 | 12.34 (1.00x) | 1:40 |",
+        "| plain | 0.500 / 0.700 / - | 0.510 / 0.710 / - | 0.505 / 0.705 / - |",
+        "- same, seed 2, failed: the loss \\| is nan.",
+    ):
+        assert line in text.splitlines(), line
+    better = next(line for line in text.splitlines() if line.startswith("| better | +0.099 ["))
+    assert "| yes (p < 0.001) |" in better and better.endswith("| - | no claim |")
+    same = next(line for line in text.splitlines() if line.startswith("| same | +0.001 ["))
+    assert "| no (p 0.9" in same
+    assert "2 x multiply-accumulates" in text and "could not have been told from chance: AP 0.01" in text
+    assert "a little too high" in text
+
+
+def test_one_seed_makes_no_claim(results: Results) -> None:
+    single = replace(results, runs=tuple(run for run in results.runs if run.seed == 0), split="test")
+    text = to_markdown(single, make_rows(single))
+    assert "| better | - | no claim | - | no claim | - | no claim |" in text
+    assert "No claim is made" in text and "yes" not in text and "±" not in text.split("## How to read it")[0]
+    assert "a little too high" not in text  # judged on images that chose nothing
+
+
+def test_a_baseline_alone(results: Results) -> None:
+    alone = replace(results, variations={"plain": {}}, costs={}, latency={})
+    text = to_markdown(alone, make_rows(alone))
+    assert "Against" not in text and "Latency" not in text and "| - | - | - |" in text
+
+
+def test_csv_holds_every_number(results: Results) -> None:
+    lines = {line["variation"]: line for line in csv.DictReader(io.StringIO(to_csv(make_rows(results))))}
+    assert float(lines["better"]["AP mean"]) == pytest.approx(0.604)
+    assert [lines["same"][f"AP seed {seed}"] for seed in range(3)] == ["0.503", "0.509", ""]
+    assert lines["better"]["AP difference outside"] == "True" and lines["plain"]["AP difference p"] == ""
+    assert lines["plain"]["AP-small mean"] == "" and lines["plain"]["flops"] == "1740000000"
+    assert lines["better"]["parameters"] == "" and lines["same"]["failed"] == "1"
+
+
+def test_numbers_as_text() -> None:
+    assert [clock(seconds) for seconds in (9.6, 161, 3723, float("nan"))] == ["0:10", "2:41", "1:02:03", "-"]
+    assert [count_text(count) for count in (98_123, 100_000, 6_230_000)] == ["98.1 k", "0.10 M", "6.23 M"]
+    assert [p_text(p) for p in (0.0, 0.0494, 1.0)] == ["< 0.001", "0.049", "1.000"]
+    assert [number(value) for value in (None, float("nan"), 0.5)] == ["-", "-", "0.500"]
+    assert [mean_text(spread(values)) for values in ([], [0.5], [0.5, 0.6])] == ["-", "0.500", "0.550 ± 0.071"]
