@@ -7,7 +7,8 @@ import torch
 
 from anchor_cases import ANCHORS, STRIDES, random_levels, random_targets, rows_of
 from cloverleaf.assigners.anchor_ratio import AnchorRatioAssigner
-from cloverleaf.assigners.simota import SimOtaAssigner, _smallest
+from cloverleaf.assigners.pair_costs import smallest
+from cloverleaf.assigners.simota import SimOtaAssigner
 from cloverleaf.ops.iou import pairwise_iou
 from cloverleaf.structures import Targets
 
@@ -137,21 +138,38 @@ def test_simota_survives_extreme_logits(logit):
     assert all(row[1] == targets.image_index[row[5]] for row in rows)
 
 
-def test_crowded_image_is_dense_only_over_pairs():
-    """300 objects and 80 classes: a (target, candidate, class) tensor would need some 200 million numbers."""
-    size_hw = (320, 320)
-    levels, targets = random_levels(2, size_hw, 80), random_targets([300, 4], size_hw, 80)
+@pytest.mark.parametrize("max_pairs", [1, 300, 5000])
+def test_chunks_change_nothing(max_pairs):
+    """One object at a time or several images together; objects that lost every cell prove that there are disputes."""
+    size_hw = (128, 160)
+    levels, targets = random_levels(4, size_hw, 3), random_targets([60, 0, 2, 35], size_hw, 3)
+    twice = torch.arange(len(targets)).repeat_interleave(2)  # every object twice: ties between objects and candidates
+    for objects in (targets, subset(targets, twice)):
+        whole, chunked = (
+            rows_of(SimOtaAssigner(reach=1.0, max_pairs=pairs)(levels, objects, ANCHORS, STRIDES, size_hw))
+            for pairs in (2**30, max_pairs)
+        )
+        assert chunked == whole
+        assert len({row[5] for row in whole}) < len(objects)
+
+
+def test_memory_does_not_grow_with_pairs_beyond_the_bound():
+    """600 objects and their 4000 candidates: 2.4 million pairs; with 20 classes 48 million numbers."""
+    size_hw, classes = (320, 320), 20
+    levels, targets = random_levels(1, size_hw, classes), random_targets([600], size_hw, classes)
+    candidates = AnchorRatioAssigner()(levels, targets, ANCHORS, STRIDES, size_hw)
+    assert len(targets) * len(candidates) > 2e6
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        matches = SimOtaAssigner()(levels, targets, ANCHORS, STRIDES, size_hw)
+        matches = SimOtaAssigner(max_pairs=2**14)(levels, targets, ANCHORS, STRIDES, size_hw)
     assert len(matches) > 50
     largest = max(event.cpu_memory_usage for event in profile.events())
-    assert largest < 64 * 2**20
+    assert largest <= 8 * len(candidates) * (5 + classes)
 
 
 def test_ties_go_to_the_first_column():
     cost = torch.randn(50, 200, generator=torch.Generator().manual_seed(0)).round(decimals=1)
     cost[7], cost[8, 3:] = 1.0, math.inf
     k = torch.randint(1, 21, (50,), generator=torch.Generator().manual_seed(1))
-    row, column = _smallest(cost, k, 20)
+    row, column = smallest(cost, k, 20)
     expected = [sorted(cost[i].sort(stable=True).indices[: k[i]].tolist()) for i in range(50)]
-    assert [column[row == i].tolist() for i in range(50)] == expected
+    assert [sorted(column[row == i].tolist()) for i in range(50)] == expected
