@@ -111,9 +111,11 @@ def documented_attributes() -> set[str]:
     from cloverleaf.models.metadata import WeightsMetadata
     from cloverleaf.predict.evaluate import EvaluationResult, Speed
     from cloverleaf.training.finish import TrainResult
+    from cloverleaf.weights.published import ImportedCheckpoint
 
     names = {"rand", "metadata"}
-    for cls in (cloverleaf.Detections, Detector, WeightsMetadata, EvaluationResult, Speed, TrainResult):
+    for cls in (cloverleaf.Detections, Detector, WeightsMetadata, EvaluationResult, ImportedCheckpoint, Speed,
+                TrainResult):  # fmt: skip
         names |= {name for name in (*vars(cls), *getattr(cls, "__annotations__", ())) if not name.startswith("_")}
     return names
 
