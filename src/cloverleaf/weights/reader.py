@@ -87,7 +87,7 @@ def _kind(path: Path) -> FileKind:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         raise Unreadable("it is empty")
-    if text.startswith((b"<!doctype html", b"<html")):
+    if text.startswith(b"<") and b"html" in text:
         raise Unreadable(
             "it is a web page (HTML), not a checkpoint; the server sent a page instead of the file",
             "open the address in a browser and download the file itself",

@@ -52,11 +52,18 @@ def open_zip(path: Path) -> Iterator[Content]:
         yield _zip_content(archive, path.stat().st_size)
 
 
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, NotImplementedError, OverflowError, RuntimeError,
+    ValueError,
+)  # fmt: skip
+
+
 @contextmanager
 def _zip_errors() -> Iterator[None]:
+    """Around everything that `zipfile` does, which has no one kind of error for damaged archives."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, ValueError) as error:
+    except _ZIP_ERRORS as error:
         raise Unreadable(f"its zip archive is truncated or damaged ({shown(str(error))})") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from cloverleaf.weights.torch_file import names
 from cloverleaf.weights.torch_file.values import DAMAGED, HOSTILE, Record, Unreadable, shown
 
-MAX_OPERATIONS = 4_000_000  # the largest published models with their optimiser need a tenth of it
+MAX_OPERATIONS = 2_000_000  # the largest published model with its average needs a sixth of it
 _MAX_BITS = 512
 
 _CONSTANTS = {

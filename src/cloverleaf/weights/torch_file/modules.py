@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from cloverleaf.weights.torch_file.values import HOSTILE, UNUSUAL, Record, TensorRef, Unreadable, shown
 
 _MAX_DEPTH = 64
-_MAX_MODULES = 100_000
+_MAX_PARTS = 300_000  # tensors, modules and empty slots; the largest published model has some 5000
+_MAX_NAME = 200
 _END = (object(), None)
 
 
@@ -24,7 +25,7 @@ def state_dict_of(root: Record) -> tuple[dict[str, TensorRef], frozenset[str]]:
     """
     tensors: dict[str, TensorRef] = {}
     classes = {root.cls.path}
-    count = 0
+    parts = _count(root)
     _own_tensors("", root, tensors)
     open_modules: list[tuple[Record, str, Iterator[tuple[object, object]]]] = [(root, "", _children(root, ""))]
     while open_modules:
@@ -41,12 +42,17 @@ def state_dict_of(root: Record) -> tuple[dict[str, TensorRef], frozenset[str]]:
         if any(child is module for module, _, _ in open_modules):
             raise Unreadable(f"module {shown(path)} contains itself", HOSTILE)
         classes.add(child.cls.path)
-        count += 1
-        if len(open_modules) >= _MAX_DEPTH or count > _MAX_MODULES:
+        parts += _count(child)
+        if len(open_modules) >= _MAX_DEPTH or parts > _MAX_PARTS:
             raise Unreadable(f"its modules are nested too deeply or too many (at {shown(path)})", HOSTILE)
         _own_tensors(f"{path}.", child, tensors)
         open_modules.append((child, f"{path}.", _children(child, path)))
     return tensors, frozenset(classes)
+
+
+def _count(module: Record) -> int:
+    """Its parts, and itself."""
+    return 1 + sum(len(_mapping(module, kind, "")) for kind in ("_parameters", "_buffers", "_modules"))
 
 
 def _own_tensors(prefix: str, module: Record, tensors: dict[str, TensorRef]) -> None:
@@ -73,6 +79,6 @@ def _mapping(module: Record, kind: str, path: str) -> Mapping[object, object]:
 
 
 def _name(name: object, prefix: str) -> str:
-    if not isinstance(name, str) or not name or "." in name:
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or "." in name:
         raise Unreadable(f"a part of module {shown(prefix or '(top)')} has the name {shown(name)}", HOSTILE)
     return name

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from cloverleaf.weights.torch_file.values import (
     HOSTILE,
+    UNTRUSTED,
     UNUSUAL,
     Global,
     Record,
@@ -72,7 +73,7 @@ def call(function: object, args: object) -> object:
     handler = CALLS.get((function.module, function.name)) if isinstance(function, Global) else None
     if handler is None:
         name = function.path if isinstance(function, Global) else f"an object of type {type(function).__name__}"
-        raise Unreadable(f"it calls {shown(name)}, which is not known to be harmless; nothing of it was run", HOSTILE)
+        raise Unreadable(f"it calls {shown(name)}, which is not known to be harmless; nothing of it was run", UNTRUSTED)
     if not isinstance(args, tuple):
         raise Unreadable("the arguments of a call in it are no tuple", HOSTILE)
     assert isinstance(function, Global)

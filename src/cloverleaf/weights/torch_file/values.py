@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 DAMAGED = "download or copy the file again"
 HOSTILE = "do not open this file with other programs; get the checkpoint from its publisher again"
+UNTRUSTED = "if you trust it, save the state dict with the program it is from, and import that; else delete it"
 UNUSUAL = "save the model's state dict with torch.save, or as safetensors, and import that"
 
 
