@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.models.catalog import MODELS
 from cloverleaf.recipes.demo import demo
 from cloverleaf.recipes.small import small
-from cloverleaf.recipes.yolov7 import yolov7_tiny
+from cloverleaf.recipes.yolov7 import yolov7_custom, yolov7_p5, yolov7_p6, yolov7_tiny
 from cloverleaf.training.config import TrainConfig
 
 RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "demo": demo,
     "small": small,
+    "yolov7-custom": yolov7_custom,
+    "yolov7-p5": yolov7_p5,
+    "yolov7-p6": yolov7_p6,
     "yolov7-tiny": yolov7_tiny,
 }
 
@@ -38,5 +42,12 @@ def choose_recipe(model: str, num_images: int) -> tuple[str, str]:
             f"{num_images} training images: the published recipe warms up for 1000 iterations and steps once per "
             "64 images, which is made for COCO's 118,000; --recipe names another"
         )
-    published = model if model in RECIPES else "yolov7-tiny"
-    return published, f"{num_images} training images are enough for the published recipe"
+    name = published_recipe(model)
+    return name, f"{num_images} training images are enough for the published recipe of such models"
+
+
+def published_recipe(model: str) -> str:
+    """The published recipe for a catalog name or composition: by its image size, and tiny models have their own."""
+    if model in MODELS and MODELS[model].image_size > 640:
+        return "yolov7-p6"
+    return "yolov7-tiny" if "tiny" in model else "yolov7-p5"

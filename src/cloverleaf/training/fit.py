@@ -85,6 +85,7 @@ def fit(
     data = open_data(config)
     model = build_model(config, data.train, say)
     check_size(config, model, data.train)
+    build_criterion(model, config.loss, image_size=config.data.image_size)  # refuses options that have no effect
     loader = build_train_loader(
         data.train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank,
         world_size=world_size,
