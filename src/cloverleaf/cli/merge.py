@@ -54,6 +54,7 @@ def merge(
     paths, numbers = _separate(files, weights)
     if output.exists():
         raise ConfigError(f"--output {output} is there already", "weights are never overwritten", "choose another name")
+    output.parent.mkdir(parents=True, exist_ok=True)  # now, and not after the work
     model = average(paths, weights=numbers)
     assert model.metadata is not None
     for path, share in model.metadata.parents.items():
