@@ -61,10 +61,8 @@ class Plain:
                 ratio = size / (self.anchors[level, anchor] / stride)
                 keep = torch.max(ratio, 1 / ratio).amax(1) < self.criterion.config.anchor_t
                 if shift_x or shift_y:
-                    axis = 0 if shift_x else 1
-                    place, end = centre[:, axis], (columns, rows)[axis]
-                    if (shift_x or shift_y) > 0:
-                        place = end - place
+                    place, end = (centre[:, 0], columns) if shift_x else (centre[:, 1], rows)
+                    place = end - place if shift_x + shift_y > 0 else place
                     keep = keep & (place % 1 < 0.5) & (place > 1)
                 index = keep.nonzero()[:, 0]
                 cell = (centre[index] + torch.tensor([shift_x, shift_y])).long()
@@ -213,9 +211,9 @@ def measure(options: argparse.Namespace, objects: int) -> dict[str, Any]:
         stage: time_in_turn({name: partial(run, of) for name, of in contenders.items()}, levels, options)
         for stage, run in stages.items()
     }
-    peaks = {name: round(peak_mib(contender[1]), 1) for name, contender in contenders.items()}
     return {
-        "objects_per_image": objects, **compare(criterion, raw, targets, size_hw), **timed, "peak_mib": peaks
+        "objects_per_image": objects, **compare(criterion, raw, targets, size_hw), **timed,
+        "peak_mib": {name: round(peak_mib(contender[1]), 1) for name, contender in contenders.items()},
     }  # fmt: skip
 
 
