@@ -78,7 +78,7 @@ def test_boxes_come_back_in_pixels_of_the_original(size_hw: tuple[int, int], box
     assert found.image_hw == size_hw and found.names == ["square", "ghost"]  # the box outside the image is gone
     pixel = max(size_hw) / 320  # one input pixel, in original ones
     np.testing.assert_allclose(found.xyxy[0], box, atol=max(1.0, 0.75 * pixel))
-    assert max(predictor.model.seen[-1]) == 320  # type: ignore[attr-defined]
+    assert max(predictor.engine.model.seen[-1]) == 320  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 5000), (5000, 1), (2, 3)])

@@ -10,6 +10,7 @@ import typer
 from cloverleaf.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cloverleaf.deploy.metadata import ExportMetadata
     from cloverleaf.models.cost import ModelCost
     from cloverleaf.models.spec import DetectorSpec
     from cloverleaf.weights.format import WeightsMetadata
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def info(
     model: Annotated[
-        str, typer.Argument(help="Catalog name, BACKBONE+NECK+HEAD or weights file.", metavar="MODEL|WEIGHTS")
+        str, typer.Argument(help="Catalog name, BACKBONE+NECK+HEAD, weights or exported file.", metavar="MODEL|FILE")
     ],
     image_size: Annotated[
         int | None, typer.Option(help="Side of the square input; default: as published.", min=1)
@@ -39,6 +40,9 @@ def info(
 
         cloverleaf info runs/train/weights/best.safetensors --json
     """
+    if model.lower().endswith(".onnx"):
+        _show_exported(model, image_size, num_classes, as_json)
+        return
     from cloverleaf.models.cost import measure
 
     spec, metadata, side = _find(model, num_classes)
@@ -50,6 +54,37 @@ def info(
         typer.echo(_as_json(spec, metadata, forms))
     else:
         _print(spec, metadata, forms)
+
+
+def _show_exported(path: str, image_size: int | None, num_classes: int | None, as_json: bool) -> None:
+    """What an exported file says about itself; its graph has no stages to count any more."""
+    from dataclasses import asdict
+
+    from cloverleaf.deploy.onnx_file import OnnxFile
+
+    if image_size is not None or num_classes is not None:
+        raise ConfigError(
+            f"{path} is exported already",
+            "its input and its classes are fixed",
+            "leave --image-size and --num-classes out",
+        )
+    file = OnnxFile(path)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"metadata": asdict(file.metadata), "shapes": file.shapes}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    ends = Table(title=f"{file.metadata.model}, {file.metadata.num_classes} classes, exported")
+    ends.add_column("input and outputs")
+    ends.add_column("shape")
+    for name, shape in file.shapes.items():
+        ends.add_row(name, " x ".join(map(str, shape)))
+    console.print(ends)
+    console.print(_facts_table(file.metadata))
 
 
 def _find(model: str, num_classes: int | None) -> tuple[DetectorSpec, WeightsMetadata | None, int]:
@@ -121,7 +156,7 @@ def _print(spec: DetectorSpec, metadata: WeightsMetadata | None, forms: dict[str
         console.print(_facts_table(metadata))
 
 
-def _facts_table(metadata: WeightsMetadata) -> Any:
+def _facts_table(metadata: WeightsMetadata | ExportMetadata) -> Any:
     from dataclasses import asdict
 
     from rich.table import Table
@@ -133,7 +168,7 @@ def _facts_table(metadata: WeightsMetadata) -> Any:
         if key == "spec" or value in ("", (), None, {}):
             continue
         if isinstance(value, dict):
-            value = ", ".join(f"{k} {v:.4g}" for k, v in value.items())
+            value = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in value.items())
         elif isinstance(value, tuple):
             value = ", ".join(map(str, value))
         table.add_row(key.replace("_", " "), str(value))

@@ -17,16 +17,26 @@ def predict(
             show_default=False,
         ),
     ],
-    weights: Annotated[Path, typer.Option("--weights", "-w", help="Weights file (.safetensors).", show_default=False)],
-    conf: Annotated[float, typer.Option(help="Smallest score that is reported.")] = 0.25,
-    iou: Annotated[float, typer.Option(help="NMS threshold: larger keeps more overlapping boxes.")] = 0.45,
+    weights: Annotated[
+        Path,
+        typer.Option("--weights", "-w", help="Weights (.safetensors) or exported file (.onnx).", show_default=False),
+    ],
+    conf: Annotated[
+        float | None, typer.Option(help="Smallest score that is reported [0.25].", show_default=False)
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(help="NMS threshold: larger keeps more overlapping boxes [0.45].", show_default=False),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Only these classes: names or label numbers, separated by commas.")
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Long side of the network input; default: as trained.", min=1)
     ] = None,
-    max_detections: Annotated[int, typer.Option(help="At most so many per image.", min=1)] = 300,
+    max_detections: Annotated[
+        int | None, typer.Option(help="At most so many per image [300].", min=1, show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results; default: a new runs/predict.")
@@ -37,7 +47,8 @@ def predict(
 ) -> None:
     """Detect objects in images, folders, globs and videos.
 
-    A file that cannot be read is reported and the rest go on; the exit code is 1 only when nothing could be read.
+    A file that cannot be read is reported and the rest go on; the exit code is 1 only when nothing could be read. An
+    exported file with NMS inside has its own --conf, --iou and --max-detections.
 
     Examples:
 

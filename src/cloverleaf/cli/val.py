@@ -19,15 +19,20 @@ _TITLES = {
 
 
 def val(
-    weights: Annotated[Path, typer.Option("--weights", "-w", help="Weights file (.safetensors).", show_default=False)],
+    weights: Annotated[
+        Path,
+        typer.Option("--weights", "-w", help="Weights (.safetensors) or exported file (.onnx).", show_default=False),
+    ],
     data: Annotated[Path, typer.Option("--data", "-d", help="data.yaml, COCO JSON or folder.", show_default=False)],
     split: Annotated[str, typer.Option(help="Which part is judged: val, test or train.")] = "val",
     image_size: Annotated[
         int | None, typer.Option(help="Long side of the network input; default: as trained.", min=1)
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per step.", min=1)] = 16,
-    conf: Annotated[float, typer.Option(help="Smallest score that counts.", min=0, max=1)] = 0.001,
-    iou: Annotated[float, typer.Option(help="NMS threshold.", min=0, max=1)] = 0.65,
+    conf: Annotated[
+        float | None, typer.Option(help="Smallest score that counts [0.001].", min=0, max=1, show_default=False)
+    ] = None,
+    iou: Annotated[float | None, typer.Option(help="NMS threshold [0.65].", min=0, max=1, show_default=False)] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results; default: a new runs/val.")
     ] = None,
@@ -50,30 +55,29 @@ def val(
         cloverleaf val -w best.safetensors -d coco/ --split test --image-size 640 --json
     """
     from cloverleaf.errors import ConfigError
-    from cloverleaf.evaluation.config import EvalConfig
+    from cloverleaf.predict.engine import open_engine
     from cloverleaf.predict.evaluate import evaluate
     from cloverleaf.predict.evaluation_files import write_evaluation
     from cloverleaf.predict.results import make_folder, new_folder
+    from cloverleaf.predict.selection import evaluation_config
 
     if precision not in ("fp32", "bf16", "fp16"):
         raise ConfigError(f"no precision {precision!r}", "", "use fp32, bf16 or fp16")
-    if not (conf < 1 and iou > 0):
-        raise ConfigError(
-            f"--conf {conf} --iou {iou} is out of range", "wanted conf < 1 and iou > 0", "try the defaults"
+    if conf == 1 or iou == 0:
+        raise ConfigError("--conf or --iou is out of range", "wanted conf < 1 and iou > 0", "leave them out")
+    engine = open_engine(weights, device=device, precision=precision, fuse=fuse)  # type: ignore[arg-type]
+    config = evaluation_config(engine.info, confidence=conf, iou=iou)
+    if engine.info.suppression is not None:
+        typer.echo(
+            f"note: {weights} suppresses itself, one class per box, and is judged at its own thresholds (confidence "
+            f"{config.confidence:g}, iou {config.iou:g}); the published protocol wants a file without NMS",
+            err=True,
         )
+    if engine.info.fixed:
+        side = engine.info.image_size
+        typer.echo(f"note: {weights} takes {side} x {side} only, so every image is padded to that square", err=True)
     folder = make_folder(output) if output is not None else None  # before the work, which may take long
-    result = evaluate(
-        weights,
-        data,
-        split,
-        image_size=image_size,
-        batch_size=batch_size,
-        config=EvalConfig(confidence=conf, iou=iou),
-        device=device,
-        workers=workers,
-        precision=precision,  # type: ignore[arg-type]
-        fuse=fuse,
-    )
+    result = evaluate(engine, data, split, image_size=image_size, batch_size=batch_size, config=config, workers=workers)
     if ignored := result.ignored_classes:
         judged, known = len(result.metrics.per_class), len(result.metrics.per_class) + len(ignored)
         shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")

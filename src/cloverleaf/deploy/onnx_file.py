@@ -24,10 +24,12 @@ class OnnxFile:
     Attributes:
         path: the file.
         metadata: what it says about itself.
+        shapes: of its input and its outputs by name; a word stands for an open size.
 
     Args:
         path: the file.
-        device: ``cpu`` or ``cuda[:N]``; the latter needs ONNX Runtime's package for GPUs.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; the latter need ONNX Runtime's package for GPUs. ``auto`` takes CUDA
+            where there is that.
 
     Raises:
         CheckpointError: the file is absent, damaged, or was not written by `export`.
@@ -41,7 +43,9 @@ class OnnxFile:
             raise CheckpointError(f"no weights file {self.path}", "there is no such file", "check the path")
         self._session = open_session(self.path, device)
         self.metadata = _metadata_of(self.path, self._session)
-        self._input = self._session.get_inputs()[0].name
+        ends = (*self._session.get_inputs(), *self._session.get_outputs())
+        self.shapes: dict[str, tuple[int | str, ...]] = {end.name: tuple(end.shape) for end in ends}
+        self._input = ends[0].name
 
     def run(self, images: npt.NDArray[np.float32]) -> list[Array]:
         """``(B, 3, H, W)`` float32 RGB in [0, 1] -> boxes ``(B, N, 4)`` and scores ``(B, N, K)``; with suppression
@@ -89,7 +93,9 @@ def session_threads() -> int:
 
 def _providers(device: str, available: list[str]) -> list[Any]:
     """ONNX Runtime's names for a device."""
-    kind, _, index = device.partition(":")
+    kind, _, index = (f"cuda:{device}" if device.isdecimal() else device).partition(":")
+    if kind == "auto":
+        kind = "cuda" if "CUDAExecutionProvider" in available else "cpu"
     if kind == "cpu":
         return ["CPUExecutionProvider"]
     if kind == "cuda" and "CUDAExecutionProvider" in available:

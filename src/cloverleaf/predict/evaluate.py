@@ -15,8 +15,10 @@ from cloverleaf.evaluation.coco import CocoEvaluator, CocoMetrics
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.evaluation.table import DetectionTable
 from cloverleaf.predict.classes import match_classes
-from cloverleaf.predict.detect import Precision, Speed, detect_batches
+from cloverleaf.predict.detect import Speed, detect_batches
 from cloverleaf.predict.device import resolve_device
+from cloverleaf.predict.engine import Engine, Precision, TorchEngine, open_engine
+from cloverleaf.predict.selection import evaluation_config
 from cloverleaf.structures import Batch
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    weights_or_model: str | Path | Detector,
+    weights_or_model: str | Path | Detector | Engine,
     data: str | Path | DetectionIndex,
     split: str = "val",
     *,
@@ -84,39 +86,39 @@ def evaluate(
     """Judge weights on a split of a dataset by the published protocol (README and test script of YOLOv7).
 
     Classes are matched by name, in any order. The weights may know more classes than the dataset: what they find of
-    those cannot be judged and is dropped; ``ignored_classes`` of the result names them.
+    those cannot be judged and is dropped; ``ignored_classes`` of the result names them. A file that was exported for
+    one size sees every image padded to its square, not to the aspect ratio of its batch. One with suppression inside is
+    judged by its own thresholds.
 
     Args:
-        weights_or_model: a weights file, or a detector in memory (not changed).
+        weights_or_model: a weights file, an exported file, a detector in memory (not changed), or an engine.
         data: a ``data.yaml``, a COCO JSON, a folder, or an index that is already open.
         split: which part of the dataset.
         image_size: long side of the network input; None takes the one the weights were trained with;
-            rounded up to a multiple of the model's stride.
+            rounded up to a multiple of the model's stride, with a warning.
         batch_size: images per step.
-        config: thresholds; None takes the published ones.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        config: thresholds; None takes the published ones, or those inside the file.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...; an engine has its own.
         workers: loader processes, -1 to choose from the CPUs.
-        precision: of the network; boxes and scores are always float32.
+        precision: of the network; boxes and scores are always float32; an engine has its own.
         fuse: fold the training form into the deploy form first (the result is the same, only faster).
 
     Raises:
         CheckpointError: the weights cannot be read.
+        ConfigError: an exported file is asked for what it cannot change any more.
         DataError: the dataset cannot be read, or the weights do not know all of its classes.
     """
     from cloverleaf.data.source import open_index
-    from cloverleaf.predict.model import class_names_of, fit_image_size, image_size_of, prepare_model
 
-    target = resolve_device(device)
-    model = prepare_model(weights_or_model, target, fuse=fuse)
+    engine = open_engine(weights_or_model, device=device, precision=precision, fuse=fuse)
+    info = engine.info
+    config = config or evaluation_config(info)
+    size = info.choose_image_size(image_size)
     index = open_index(data, split) if isinstance(data, str | Path) else data
-    names = class_names_of(model)
-    category_ids = match_classes(names, index.names, index.category_ids)
-    size = fit_image_size(image_size, model.max_stride) if image_size else image_size_of(model)
-    settings = DataConfig(image_size=size, batch_size=batch_size, workers=workers)
-    result = evaluate_model(
-        model, index, data=settings, config=config, device=target, precision=precision, category_ids=category_ids
-    )
-    pairs = zip(names or index.names, category_ids, strict=True)
+    category_ids = match_classes(info.class_names, index.names, index.category_ids)
+    settings = DataConfig(image_size=size, batch_size=batch_size, workers=workers, rectangular_eval=not info.fixed)
+    result = _judge(engine, index, settings, config, category_ids)
+    pairs = zip(info.class_names or index.names, category_ids, strict=True)
     return replace(result, ignored_classes=tuple(name for name, category in pairs if category is None))
 
 
@@ -151,22 +153,43 @@ def evaluate_model(
     Raises:
         DataError: the model has another number of classes than the dataset.
     """
-    config = config or EvalConfig()
     target = resolve_device(device)
+    settings = replace(
+        data,
+        workers=data.workers if workers is None else workers,
+        batch_size=batch_size or data.batch_size,
+    )
     categories = tuple(index.category_ids if category_ids is None else category_ids)
-    if model.num_classes != len(categories):
+    was_training = model.training
+    model.to(target).eval()
+    try:
+        engine = TorchEngine(model, target, precision)
+        return _judge(engine, index, settings, config or EvalConfig(), categories, loader, evaluator)
+    finally:
+        model.train(was_training)
+
+
+def _judge(
+    engine: Engine,
+    index: DetectionIndex,
+    data: DataConfig,
+    config: EvalConfig,
+    category_ids: Sequence[int | None],
+    loader: Iterable[Batch] | None = None,
+    evaluator: CocoEvaluator | None = None,
+) -> EvaluationResult:
+    """Detect in every image of the split and compare with the truth."""
+    if engine.info.num_classes != len(category_ids):
         raise DataError(
             what="the model does not fit the dataset",
-            why=f"it knows {model.num_classes} classes, the dataset has {len(categories)}",
+            why=f"it knows {engine.info.num_classes} classes, the dataset has {len(category_ids)}",
             fix="judge it on the dataset it was made for",
         )
     if loader is None:
         from cloverleaf.data.loader import build_eval_loader
 
-        settings = data if workers is None else replace(data, workers=workers)
-        loader = build_eval_loader(index, settings, stride=model.max_stride, batch_size=batch_size or data.batch_size)
-    model.to(target)
-    detections, speed = detect_batches(model, loader, config, categories, target, precision)
+        loader = build_eval_loader(index, data, stride=engine.info.stride)
+    detections, speed = detect_batches(engine, loader, config, category_ids)
     evaluator = evaluator or CocoEvaluator(index.to_coco())
     evaluator.reset()
     evaluator.update(detections)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
+from cloverleaf.deploy.input_size import trained_image_size
 from cloverleaf.models.detector import Detector
-
-DEFAULT_IMAGE_SIZE = 640
 
 
 def prepare_model(weights_or_model: str | Path | Detector, device: torch.device, *, fuse: bool = True) -> Detector:
@@ -36,18 +35,6 @@ def prepare_model(weights_or_model: str | Path | Detector, device: torch.device,
     return model.to(device).to(memory_format=torch.channels_last).eval()
 
 
-def class_names_of(model: Detector) -> tuple[str, ...] | None:
-    """The names in the model's metadata, None where it has none."""
-    names = model.metadata.class_names if model.metadata is not None else ()
-    return tuple(names) or None
-
-
 def image_size_of(model: Detector) -> int:
     """Long side of the network input that the model was trained with, 640 where unknown, fitted to its stride."""
-    size = (model.metadata.image_size if model.metadata is not None else None) or DEFAULT_IMAGE_SIZE
-    return fit_image_size(size, model.max_stride)
-
-
-def fit_image_size(size: int, stride: int) -> int:
-    """The smallest multiple of ``stride`` that is not below ``size``."""
-    return max(-(-size // stride), 1) * stride
+    return trained_image_size(model.metadata.image_size if model.metadata is not None else None, model.max_stride)

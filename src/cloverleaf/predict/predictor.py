@@ -13,10 +13,9 @@ import torch
 from cloverleaf.errors import ConfigError, suggest
 from cloverleaf.models.detector import Detector
 from cloverleaf.ops.letterbox import LetterboxTransform, letterbox, unletterbox_boxes
-from cloverleaf.ops.nms import batched_nms
-from cloverleaf.predict.detect import Precision, infer, to_input
-from cloverleaf.predict.device import resolve_device
-from cloverleaf.predict.model import class_names_of, fit_image_size, image_size_of, prepare_model
+from cloverleaf.predict.detect import to_input
+from cloverleaf.predict.engine import Engine, Precision, open_engine
+from cloverleaf.predict.selection import choose_suppression, select
 from cloverleaf.predict.sources import Picture, to_picture
 from cloverleaf.structures.detections import Detections
 
@@ -27,14 +26,15 @@ class Predictor:
     """A detector with its pre- and post-processing, by the published detection protocol of YOLOv7.
 
     Args:
-        weights: a weights file, or a detector in memory (it is copied).
-        confidence: detections scored at or below it are dropped, in [0, 1).
-        iou: NMS threshold, in (0, 1].
+        weights: a weights file, a file made by `export`, a detector in memory (it is copied), or an engine.
+        confidence: detections scored at or below it are dropped, in [0, 1). None takes 0.25, or what is fixed inside
+            the exported file; the same for the next two.
+        iou: NMS threshold, in (0, 1]; None takes 0.45.
+        max_detections: at most so many per image; None takes 300.
         image_size: long side of the network input in pixels; None takes the one the weights were trained with.
-            Rounded up to a multiple of the model's stride.
+            Rounded up to a multiple of the model's stride, with a warning.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         classes: names or label numbers to keep; None keeps all.
-        max_detections: at most so many per image.
         class_agnostic: boxes suppress those of other classes too.
         batch_size: images per forward pass; only images of equal network-input size share one.
         precision: of the network: ``fp32``, ``bf16`` or ``fp16``.
@@ -42,7 +42,8 @@ class Predictor:
 
     Raises:
         CheckpointError: the weights cannot be read.
-        ConfigError: a threshold is out of range, a class or a device does not exist.
+        ConfigError: a threshold is out of range, a class or a device does not exist, or an exported file is asked for
+            what it cannot change any more.
 
     Example:
         >>> predictor = Predictor("weights/best.safetensors", confidence=0.4)  # doctest: +SKIP
@@ -52,39 +53,33 @@ class Predictor:
 
     def __init__(
         self,
-        weights: str | Path | Detector,
+        weights: str | Path | Detector | Engine,
         *,
-        confidence: float = 0.25,
-        iou: float = 0.45,
+        confidence: float | None = None,
+        iou: float | None = None,
         image_size: int | None = None,
         device: str | torch.device = "auto",
         classes: Iterable[str | int] | None = None,
-        max_detections: int = 300,
+        max_detections: int | None = None,
         class_agnostic: bool = False,
         batch_size: int = 8,
         precision: Precision = "fp32",
         fuse: bool = True,
     ) -> None:
-        if not 0 <= confidence < 1:
-            raise ConfigError(f"confidence {confidence} is out of range", "wanted 0 <= confidence < 1", "try 0.25")
-        if not 0 < iou <= 1:
-            raise ConfigError(f"iou {iou} is out of range", "wanted 0 < iou <= 1", "try 0.45")
         if image_size is not None and image_size < 1:
             raise ConfigError(f"image size {image_size} is out of range", "wanted at least 1 pixel", "try 640")
-        if max_detections < 1 or batch_size < 1:
-            raise ConfigError("max_detections and batch_size must be at least 1", "", "leave them at their defaults")
-        self.device = resolve_device(device)
-        self.model = prepare_model(weights, self.device, fuse=fuse)
-        self.stride = self.model.max_stride
-        self.image_size = fit_image_size(image_size, self.stride) if image_size else image_size_of(self.model)
-        names = class_names_of(self.model)
-        self.class_names = names or tuple(f"class {k}" for k in range(self.model.num_classes))
-        metadata = self.model.metadata
-        self.category_ids = tuple(metadata.category_ids) if metadata is not None and metadata.category_ids else None
+        if batch_size < 1:
+            raise ConfigError(f"batch size {batch_size} is out of range", "wanted at least 1", "leave it out")
+        self.engine = open_engine(weights, device=device, precision=precision, fuse=fuse)
+        info = self.engine.info
+        self.image_size = info.choose_image_size(image_size)
+        self.class_names = info.class_names or tuple(f"class {k}" for k in range(info.num_classes))
+        self.category_ids = info.category_ids
         self.classes = None if classes is None else resolve_classes(classes, self.class_names)
-        self.confidence, self.iou = confidence, iou
-        self.max_detections, self.class_agnostic = max_detections, class_agnostic
-        self.batch_size, self.precision = batch_size, precision
+        self.suppression = choose_suppression(
+            info, confidence=confidence, iou=iou, max_detections=max_detections, class_agnostic=class_agnostic
+        )
+        self.class_agnostic, self.batch_size = class_agnostic, batch_size
 
     @overload
     def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[Detections]: ...
@@ -110,8 +105,9 @@ class Predictor:
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """Detections of every picture, in the same order."""
+        info = self.engine.info
         boxed = [
-            letterbox(picture.pixels, (self.image_size, self.image_size), auto=True, stride=self.stride)
+            letterbox(picture.pixels, (self.image_size, self.image_size), auto=not info.fixed, stride=info.stride)
             for picture in pictures
         ]
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -133,16 +129,8 @@ class Predictor:
     ) -> list[Detections]:
         """One forward pass over images of one shape."""
         images = torch.from_numpy(np.stack([boxed[i][0] for i in chosen])).permute(0, 3, 1, 2)
-        boxes, scores = infer(self.model, to_input(images, self.device), self.precision)
-        kept = batched_nms(
-            boxes,
-            scores,
-            confidence=self.confidence,
-            iou=self.iou,
-            class_agnostic=self.class_agnostic,
-            classes=self.classes,
-            max_detections=self.max_detections,
-        )
+        output = self.engine.infer(to_input(images, self.engine.device))
+        kept = select(output, self.suppression, class_agnostic=self.class_agnostic, classes=self.classes)
         return [
             self._to_original(pictures[i], boxed[i][1], *(part.cpu().numpy() for part in parts))
             for i, parts in zip(chosen, kept, strict=True)

@@ -1,0 +1,170 @@
+"""What detection needs of a model, whatever runs it: PyTorch or ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cloverleaf.deploy.input_size import fit_image_size
+from cloverleaf.deploy.suppression import Suppression
+from cloverleaf.errors import ConfigError
+from cloverleaf.predict.device import resolve_device
+from cloverleaf.predict.model import image_size_of, prepare_model
+
+if TYPE_CHECKING:
+    from cloverleaf.models.detector import Detector
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Dense(NamedTuple):
+    """Every prediction: boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``, float32."""
+
+    boxes: Tensor
+    scores: Tensor
+
+
+class Found(NamedTuple):
+    """What an engine's own suppression left: boxes ``(B, D, 4)``, scores ``(B, D)`` and labels ``(B, D)``, of which the
+    first ``counts (B,)`` of each image are detections, by descending score."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What there is to know of a model before it runs.
+
+    Attributes:
+        name: of the model.
+        num_classes: K.
+        stride: height and width of the input are multiples of it.
+        image_size: long side of the input in pixels that it was trained for, or the only one that it takes.
+        fixed: it takes square inputs of ``image_size`` only.
+        class_names: one per class, None where unknown.
+        category_ids: category id of each class, None where classes have no other ids.
+        suppression: the thresholds of its own suppression, None where it gives every prediction.
+    """
+
+    name: str
+    num_classes: int
+    stride: int
+    image_size: int
+    fixed: bool = False
+    class_names: tuple[str, ...] | None = None
+    category_ids: tuple[int, ...] | None = None
+    suppression: Suppression | None = None
+
+    def choose_image_size(self, wanted: int | None) -> int:
+        """``wanted``, rounded up to a multiple of the stride (and told so); `image_size` where it is None.
+
+        Raises:
+            ConfigError: the model takes another size only.
+        """
+        if wanted is None:
+            return self.image_size
+        if self.fixed and wanted != self.image_size:
+            raise ConfigError(
+                f"image size {wanted} does not fit {self.name}",
+                f"the file was exported for {self.image_size} x {self.image_size} only",
+                "leave it out, or export the weights with --dynamic",
+            )
+        fitted = fit_image_size(wanted, self.stride)
+        if fitted != wanted:
+            logger.warning("image size %d is no multiple of the stride %d: %d is used", wanted, self.stride, fitted)
+        return fitted
+
+
+class Engine(Protocol):
+    """A model that is ready to run."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it wants its input."""
+
+    def infer(self, pixels: Tensor) -> Dense | Found:
+        """``(B, 3, H, W)`` float32 RGB in [0, 1] on `device` -> predictions or detections in input pixels."""
+
+
+class TorchEngine:
+    """A detector in PyTorch.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        device: where it is.
+        precision: of the network; boxes and scores are always float32.
+    """
+
+    def __init__(self, model: Detector, device: torch.device, precision: Precision = "fp32") -> None:
+        self.model, self.device, self.precision = model, device, precision
+        facts = model.metadata
+        ids = facts.category_ids if facts is not None else None
+        self.info = EngineInfo(
+            name=model.spec.name,
+            num_classes=model.num_classes,
+            stride=model.max_stride,
+            image_size=image_size_of(model),
+            class_names=(tuple(facts.class_names) or None) if facts is not None else None,
+            category_ids=tuple(ids) if ids else None,
+        )
+
+    def infer(self, pixels: Tensor) -> Dense:
+        """As `Engine.infer`."""
+        enabled = self.precision != "fp32"
+        with torch.autocast(pixels.device.type, dtype=_AUTOCAST[self.precision], enabled=enabled):
+            raw = self.model(pixels)
+        boxes, scores = self.model.decode(raw, (pixels.shape[2], pixels.shape[3]))
+        return Dense(boxes.float(), scores.float())
+
+
+def open_engine(
+    weights: str | Path | Detector | Engine,
+    *,
+    device: str | torch.device = "auto",
+    precision: Precision = "fp32",
+    fuse: bool = True,
+) -> Engine:
+    """Whatever can be run, ready to run.
+
+    Args:
+        weights: a weights file, an exported ``.onnx`` file, a detector in memory (it is copied), or an engine, which is
+            returned as it is.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        precision: of the network.
+        fuse: fold the training form into the faster deploy form (same results within rounding).
+
+    Raises:
+        CheckpointError: the file cannot be read.
+        ConfigError: no such device here, or an exported file is asked for what it cannot change any more.
+        MissingExtraError: an exported file, and onnxruntime is not installed.
+    """
+    if isinstance(weights, str | Path) and Path(weights).suffix.lower() == ".onnx":
+        from cloverleaf.predict.onnx_engine import OnnxEngine
+
+        asked = {f"precision {precision}": precision != "fp32", "the unfused form": not fuse}
+        if any(asked.values()):
+            raise ConfigError(
+                f"{weights} cannot give {' or '.join(name for name, wanted in asked.items() if wanted)}",
+                "an exported file is fused, with its numbers in float32",
+                "leave the option out, or use the weights",
+            )
+        return OnnxEngine(weights, str(device))
+    if isinstance(weights, str | Path | nn.Module):
+        target = resolve_device(device)
+        return TorchEngine(prepare_model(weights, target, fuse=fuse), target, precision)
+    return weights
