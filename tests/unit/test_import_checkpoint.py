@@ -240,6 +240,8 @@ def test_outputs_are_not_overwritten_unasked(file: Path, tmp_path: Path) -> None
     run("import", file, "-o", out, "--force")
     with pytest.raises(ConfigError, match="would overwrite itself"):
         run("import", out, "--force")
+    with pytest.raises(CheckpointError, match="it is a folder"):
+        run("import", ".")
     with pytest.raises(CheckpointError, match="already"):
         run("import", out, "-o", tmp_path / "b.safetensors")
 

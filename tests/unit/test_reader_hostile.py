@@ -415,8 +415,8 @@ def test_other_files(content: bytes, says: str, path: Path) -> None:
 
 
 def test_absent_files_and_our_own(path: Path, tmp_path: Path) -> None:
-    for absent in (path, tmp_path):
-        with pytest.raises(CheckpointError, match="no such file"):
+    for absent, says in ((path, "no such file"), (tmp_path, "it is a folder"), (Path(), "it is a folder")):
+        with pytest.raises(CheckpointError, match=says):
             read_official(absent)
     narrow = {"width": 0.125}
     save(cloverleaf.create_model("yolov7-tiny", backbone=narrow, neck=narrow, head=narrow), path)

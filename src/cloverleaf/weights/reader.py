@@ -63,7 +63,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PublishedCheckpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint {path}", "there is no such file", "check the path")
+        why = "it is a folder" if path.is_dir() else "there is no such file"
+        raise CheckpointError(f"no checkpoint {path}", why, "check the path")
     try:
         kind = _kind(path)
         if kind == "safetensors":
