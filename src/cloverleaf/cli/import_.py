@@ -67,7 +67,7 @@ def import_(
 
 def _target(file: Path, output: Path | None, force: bool) -> Path:
     """Where to write; checked before anything is read."""
-    target = output if output is not None else file.parent / f"{file.stem}.safetensors"
+    target = output if output is not None else file.parent / f"{file.stem or file}.safetensors"
     if target.is_dir():
         target /= f"{file.stem}.safetensors"
     if target.suffix != ".safetensors":
