@@ -136,7 +136,10 @@ def _num_classes(
         raise CheckpointError(what, f"{table.head}m.0.bias has {bias.numel()} values", "check the variant")
     if wanted is not None and found - 5 != wanted:
         raise CheckpointError(
-            what, f"its head has {found - 5} classes, not {wanted}", f"pass num_classes={found - 5} or leave it out"
+            what,
+            f"its head has {found - 5} classes, not {wanted}",
+            f"leave num_classes out; cloverleaf import --num-classes {wanted} (in Python import_checkpoint or "
+            "with_num_classes) starts the head anew and keeps the rest",
         )
     return found - 5
 
