@@ -58,7 +58,7 @@ def test_markdown_says_all(results: Results) -> None:
     assert "| yes (p < 0.001) |" in better and better.endswith("| - | no claim |")
     same = next(line for line in text.splitlines() if line.startswith("| same | +0.001 ["))
     assert "| no (p 0.9" in same
-    assert "2 x multiply-accumulates" in text and "could not have been told from chance: AP 0.01" in text
+    assert "2 x multiply-accumulates" in text and "could not have been told from chance: AP 0.0" in text
     assert "a little too high" in text
 
 

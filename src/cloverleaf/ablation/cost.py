@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -25,7 +26,7 @@ from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.predict.device import resolve_device, synchronize
 from cloverleaf.predict.model import prepare_model
 
-ROUNDS = 50
+ROUNDS = 100
 _SECONDS = 60.0  # a study of large models gets fewer rounds, but never fewer than
 _LEAST_ROUNDS = 10
 
@@ -40,8 +41,8 @@ class Cost:
         training_parameters: of the form that is trained.
         flops: 2 x multiply-accumulates of the fused form for one image.
         image_size: side of that image in pixels.
-        latency_ms: of a forward pass, fused, eager, float32, one image: the lower quartile of the rounds, as other work
-            on the machine can only add to it; None if not measured.
+        latency_ms: of a forward pass, fused, eager, float32, one image: the fastest round, as other work on the machine
+            can only add to it; None if not measured.
         relative: the same over the baseline's.
     """
 
@@ -96,7 +97,9 @@ def _form(spec: DetectorSpec, size: int) -> str:
 def measure_latency(
     variations: Mapping[str, Variation], costs: Mapping[str, Cost], baseline: str, device: str
 ) -> tuple[dict[str, Cost], dict[str, Any]]:
-    """Time one forward pass of each form in turn, round after round, so that a busy moment meets all of them.
+    """Time one forward pass of each form in every round, so that a busy moment meets all of them.
+
+    The order is drawn anew in each round: in a fixed one the same form can meet the same interruption every time.
 
     Args:
         variations: by name.
@@ -121,21 +124,23 @@ def measure_latency(
             forms[cost.form] = (model, image.to(memory_format=torch.channels_last))
     times: dict[str, list[float]] = {form: [] for form in forms}
     started = time.perf_counter()
-    done = 0
+    generator, done = np.random.default_rng(0), 0
     while done < ROUNDS and (done < _LEAST_ROUNDS or time.perf_counter() - started < _SECONDS):
-        for form, (model, image) in forms.items():
+        for form in generator.permutation(list(forms)).tolist():
+            model, image = forms[form]
             for _ in range(1 if done else 3):  # warm-up
                 seconds = _time(model, image, target)
             times[form].append(seconds)
         done += 1
-    typical = {form: 1000 * statistics.quantiles(seconds)[0] for form, seconds in times.items()}
-    reference = typical[costs[baseline].form]
+    fastest = {form: 1000 * min(seconds) for form, seconds in times.items()}
+    reference = fastest[costs[baseline].form]
     measured = {
-        name: replace(cost, latency_ms=round(typical[cost.form], 4), relative=round(typical[cost.form] / reference, 4))
+        name: replace(cost, latency_ms=round(fastest[cost.form], 4), relative=round(fastest[cost.form] / reference, 4))
         for name, cost in costs.items()
     }
     threads = torch.get_num_threads() if target.type == "cpu" else None
-    return measured, {"device": target.type, "threads": threads, "rounds": done}
+    unrest = max(statistics.median(seconds) / min(seconds) for seconds in times.values())
+    return measured, {"device": target.type, "threads": threads, "rounds": done, "unrest": round(unrest, 2)}
 
 
 def _time(model: Detector, image: Tensor, device: torch.device) -> float:

@@ -16,7 +16,7 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import write_config
 
-_GRACE = 20.0  # seconds that an interrupted run has to end by itself
+_GRACE = 10.0  # seconds that an interrupted run has to end by itself
 
 
 @dataclass(frozen=True, slots=True)

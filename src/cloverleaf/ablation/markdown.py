@@ -11,6 +11,8 @@ from cloverleaf.ablation.rows import Row
 from cloverleaf.ablation.statistics import smallest_visible, unequal
 from cloverleaf.ablation.texts import clock, count_text, mean_text, number, p_text
 
+_UNREST = 1.5  # median latency over the fastest; about 1.1 on a quiet machine
+
 
 def to_markdown(results: Results, rows: Sequence[Row]) -> str:
     """The whole table with what is needed to read it."""
@@ -112,9 +114,14 @@ def notes(results: Results, rows: Sequence[Row]) -> list[str]:
         where = results.latency.get("device", "") + (f", {threads} threads" if threads else "")
         found.append(
             f"Latency: forward pass of the fused model, eager, float32, one image ({where}), and its ratio to the "
-            f"baseline; lower quartile of {rounds} rounds that time all variations in turn. What is the same once "
-            "fused is measured once."
+            f"baseline; the fastest of {rounds} rounds that time all variations in changing order. What is the same "
+            "once fused is measured once."
         )
+        if (unrest := results.latency.get("unrest", 1.0)) > _UNREST:
+            found.append(
+                f"The machine was busy while latency was measured (the median is {unrest:.1f} times the fastest): do "
+                "not rely on it. To measure it again, remove results.json and give the same command."
+            )
     found.append("Training: mean time in epochs, judging included; comparable if the runs ran under the same load.")
     found += _claims(results, rows)
     if results.split == results.val_split:
@@ -145,15 +152,18 @@ def _claims(results: Results, rows: Sequence[Row]) -> list[str]:
         if (limit := smallest_visible({row.name: row.values(metric) for row in rows}, results.baseline)) == limit
     )
     found = [
-        "Differences with Dunnett's intervals, which hold for all variations at once with 95 % confidence; the spread "
-        "is taken from all runs around the mean of their own variation. Outside the spread: 0 is not in the interval.",
+        "Differences are taken seed by seed, since a seed means the same start, order and augmentation for all "
+        "variations; what is left of the spread is measured on all runs together. The intervals are Dunnett's: with "
+        "95 % confidence all of them are right at once. Outside the spread: 0 is not in the interval.",
         f"Smaller differences than these could not have been told from chance: {visible}.",
     ]
-    wild = unequal(values)
+    if len({tuple(row.values("AP")) for row in rows}) > 1:
+        found.append("Not all variations have the same seeds: a difference is not that of the means above.")
+    wild = unequal(values, results.baseline)
     if wild:
         found.append(
-            f"{', '.join(map(_escaped, wild))}: AP spreads several times as widely as in the other variations, which "
-            "the intervals take to be alike; do not rely on this difference."
+            f"{', '.join(map(_escaped, wild))}: the AP of its runs spreads more widely than that of the others, which "
+            "the intervals take to be alike; do not rely on its difference."
         )
     return found
 

@@ -28,8 +28,8 @@ class Row:
     differences: dict[str, Difference]
     cost: Cost | None
 
-    def values(self, metric: str) -> list[float]:
-        """Of the complete runs in which the metric is defined."""
+    def values(self, metric: str) -> dict[int, float]:
+        """By seed, of the complete runs in which the metric is defined."""
         return values_of(self.runs, metric)
 
     @property
@@ -38,10 +38,10 @@ class Row:
         return spread([run.training_seconds for run in self.runs if run.training_seconds is not None]).mean
 
 
-def values_of(runs: Sequence[RunResult], metric: str) -> list[float]:
-    """Values of one metric over the complete runs that have it."""
-    found = (run.metrics.get(metric) for run in runs if run.state == "complete")
-    return [value for value in found if value is not None]
+def values_of(runs: Sequence[RunResult], metric: str) -> dict[int, float]:
+    """Values of one metric, by seed, over the complete runs that have it."""
+    found = ((run.seed, run.metrics.get(metric)) for run in runs if run.state == "complete")
+    return {seed: value for seed, value in found if value is not None}
 
 
 def make_rows(results: Results) -> list[Row]:
@@ -55,7 +55,7 @@ def make_rows(results: Results) -> list[Row]:
         Row(
             name,
             own,
-            {metric: spread(values_of(own, metric)) for metric in METRICS},
+            {metric: spread(list(values_of(own, metric).values())) for metric in METRICS},
             {metric: found[name] for metric, found in differences.items() if name in found},
             results.costs.get(name),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ import numpy.typing as npt
 from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
-_UNEQUAL = 3.0  # times the spread of the others; F(2, 8) exceeds 3.0 squared in less than one case of a hundred
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,60 +57,124 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(n, mean, float(np.std(values, ddof=1)) if n > 1 else math.nan)
 
 
-def pooled_sd(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Spread of all runs around the mean of their own variation, and its degrees of freedom; (NaN, 0) if unknown.
-
-    Three seeds say little about a spread (the sample standard deviation of three is off by a factor of two in every
-    fourth case); all variations together say much more, if they spread alike.
-    """
-    freedom = sum(max(len(group) - 1, 0) for group in groups)
-    squares = sum(float(np.square(np.asarray(group) - np.mean(group)).sum()) for group in groups if len(group))
-    return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
-
-
-def compare(values: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Difference]:
-    """Every variation against the baseline, by Dunnett's test (1955): pooled spread, all intervals right at once.
+def compare(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Difference]:
+    """Every variation against the baseline: seeds as blocks, the spread of all runs together, Dunnett's intervals.
 
     Args:
-        values: the runs of each variation, baseline included.
+        values: the runs of each variation by seed, baseline included.
         baseline: name of the baseline.
 
     Returns:
-        Differences of the variations that have at least two runs; empty when the baseline has fewer than two.
+        Differences of the variations that have at least two runs and can be linked to the baseline by common seeds;
+        empty when the baseline has fewer than two, or when no run is left to show a spread.
     """
     groups = {name: group for name, group in values.items() if len(group) > 1}
-    others = [name for name in groups if name != baseline]
-    if baseline not in groups or not others:
+    if baseline not in groups:
         return {}
-    sd, freedom = pooled_sd(list(groups.values()))
-    control = groups[baseline]
-    errors = {name: sd * math.sqrt(1 / len(groups[name]) + 1 / len(control)) for name in others}
-    loadings = [math.sqrt(len(groups[name]) / (len(groups[name]) + len(control))) for name in others]
-    critical = dunnett_critical(loadings, freedom)
+    fit = _fit(groups, baseline)
+    others = [name for name in fit.names if fit.estimable[name]]
+    if not others or not fit.freedom:
+        return {}
+    errors = {name: fit.sd * math.sqrt(fit.scaled_covariance[name][name]) for name in others}
+    loading = math.sqrt(max(_least_correlation(fit, others), 0.0))
+    critical = dunnett_critical([loading] * len(others), fit.freedom)
     found = {}
     for name in others:
-        mean, half = float(np.mean(groups[name]) - np.mean(control)), critical * errors[name]
-        if errors[name] > 0:
-            p = 1 - dunnett_coverage(abs(mean) / errors[name], loadings, freedom)
+        mean, half = fit.effects[name], critical * errors[name]
+        if errors[name] > _NOTHING:
+            p = 1 - dunnett_coverage(abs(mean) / errors[name], [loading] * len(others), fit.freedom)
         else:
-            p = 0.0 if mean else 1.0  # nothing spreads: any difference is one
+            p = 0.0 if abs(mean) > _NOTHING else 1.0  # nothing spreads: any difference is one
         found[name] = Difference(mean, mean - half, mean + half, min(max(p, 0.0), 1.0))
     return found
 
 
-def smallest_visible(values: Mapping[str, Sequence[float]], baseline: str) -> float:
+_NOTHING = 1e-9  # rounding
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """value = level of the seed + effect of the variation + residual, by least squares.
+
+    Attributes:
+        names: all variations but the baseline.
+        effects: difference to the baseline.
+        estimable: whether common seeds link a variation to the baseline.
+        scaled_covariance: of the effects, over the variance of the residuals.
+        squares: sum of the squared residuals.
+        freedom: their degrees of freedom.
+    """
+
+    names: list[str]
+    effects: dict[str, float]
+    estimable: dict[str, bool]
+    scaled_covariance: dict[str, dict[str, float]]
+    squares: float
+    freedom: int
+
+    @property
+    def sd(self) -> float:
+        """The spread: standard deviation of the residuals; NaN when nothing is left to show it."""
+        return math.sqrt(self.squares / self.freedom) if self.freedom else math.nan
+
+
+def _fit(groups: Mapping[str, Mapping[int, float]], baseline: str) -> _Fit:
+    cells = [(name, seed, value) for name, group in groups.items() for seed, value in group.items()]
+    names = [name for name in groups if name != baseline]
+    seeds = sorted({seed for _, seed, _ in cells})
+    design = np.zeros((len(cells), len(seeds) + len(names)))
+    for row, (name, seed, _) in enumerate(cells):
+        design[row, seeds.index(seed)] = 1
+        if name != baseline:
+            design[row, len(seeds) + names.index(name)] = 1
+    inverse = np.linalg.pinv(design)
+    solution = inverse @ np.array([value for *_, value in cells])
+    residuals = np.array([value for *_, value in cells]) - design @ solution
+    freedom = len(cells) - int(np.linalg.matrix_rank(design))
+    covariance, known = inverse @ inverse.T, inverse @ design
+    at = {name: len(seeds) + k for k, name in enumerate(names)}
+    unit = np.eye(design.shape[1])
+    return _Fit(
+        names,
+        {name: float(solution[k]) for name, k in at.items()},
+        {name: bool(np.allclose(known[k], unit[k], atol=1e-8)) for name, k in at.items()},
+        {one: {two: float(covariance[at[one], at[two]]) for two in names} for one in names},
+        float((residuals**2).sum()),
+        freedom,
+    )
+
+
+def _least_correlation(fit: _Fit, names: Sequence[str]) -> float:
+    """Of any two effects: 1/2 when no run is missing. For pairs with more the intervals become a little too wide."""
+    c = fit.scaled_covariance
+    pairs = [c[a][b] / math.sqrt(c[a][a] * c[b][b]) for a in names for b in names if a < b]
+    return min(pairs, default=0.5)
+
+
+def smallest_visible(values: Mapping[str, Mapping[int, float]], baseline: str) -> float:
     """The smallest difference that these runs could have told from chance (the widest half interval); NaN if none."""
     halves = [(difference.high - difference.low) / 2 for difference in compare(values, baseline).values()]
     return max(halves, default=math.nan)
 
 
-def unequal(values: Mapping[str, Sequence[float]]) -> list[str]:
-    """Variations that spread several times as widely as the others together; their own intervals are too narrow."""
-    found = []
-    for name, group in values.items():
-        others, freedom = pooled_sd([other for key, other in values.items() if key != name])
-        if len(group) > 1 and freedom > 1 and np.std(group, ddof=1) > _UNEQUAL * others:
-            found.append(name)
+def unequal(values: Mapping[str, Mapping[int, float]], baseline: str) -> list[str]:
+    """Variations whose runs scatter more widely than the others' by an F test at 1 %; their intervals are too narrow.
+
+    What a variation adds to the squared residuals of the fit without it has as many degrees of freedom as it has runs,
+    less one.
+    """
+    groups = {name: group for name, group in values.items() if len(group) > 1}
+    if baseline not in groups:
+        return []
+    whole, found = _fit(groups, baseline), []
+    for name in groups:
+        rest = {other: group for other, group in groups.items() if other != name}
+        without = _fit(rest, next(iter(rest), name)) if rest else whole
+        more = whole.freedom - without.freedom
+        if without.freedom > 1 and more > 0:
+            added = (whole.squares - without.squares) / more
+            if added > stats.f.ppf(0.99, more, without.freedom) * without.squares / without.freedom:
+                found.append(name)
     return found
 
 
@@ -119,7 +183,7 @@ def dunnett_coverage(limit: float, loadings: Sequence[float], freedom: int) -> f
 
     Args:
         limit: at least 0.
-        loadings: lambda_i = sqrt(n_i / (n_i + n_0)); T_i and T_j correlate by lambda_i * lambda_j.
+        loadings: lambda_i of each comparison; T_i and T_j correlate by lambda_i * lambda_j.
         freedom: of the pooled spread.
 
     T_i = (sqrt(1 - lambda_i^2) * Z_i - lambda_i * Z_0) / S with independent standard normal Z and S^2 chi-square over
@@ -129,12 +193,12 @@ def dunnett_coverage(limit: float, loadings: Sequence[float], freedom: int) -> f
     scale = np.sqrt(stats.chi2.ppf(levels, freedom) / freedom)[:, None]
     shared = stats.norm.ppf(levels)[None, :]
     inside = np.ones((_GRID, _GRID))
-    for loading in loadings:
-        inside *= _between(limit * scale, loading * shared, math.sqrt(1 - loading**2))
+    for loading, times in Counter(loadings).items():
+        inside *= _between(limit * scale, loading * shared, math.sqrt(1 - loading**2)) ** times
     return float(inside.mean())
 
 
-_GRID = 400
+_GRID = 300
 
 
 def _between(half: npt.NDArray[np.float64], shift: npt.NDArray[np.float64], sd: float) -> npt.NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from cloverleaf.drawing.palette import GRID, INK, MUTED, colour_of
 from cloverleaf.drawing.text import printable
 
 _SAME, _OTHER = MUTED, colour_of(3)  # within the spread, outside of it
+_NAMED_SEEDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,14 @@ class Bar:
 
     Attributes:
         name: of the variation.
-        values: of its runs.
+        values: of its runs, by seed.
         mean, sd: of the values; NaN where there are too few.
         difference: to the baseline with its interval (mean, low, high); None without a claim.
         cells: texts of the columns at the right.
     """
 
     name: str
-    values: Sequence[float]
+    values: Mapping[int, float]
     mean: float
     sd: float
     difference: tuple[float, float, float] | None
@@ -51,10 +52,11 @@ def plot_comparison(
     names = printable([bar.name for bar in bars], longest=34)
     widths = [3.1, 3.1, 0.95 * max(len(headings), 1)]
     label = 0.085 * max(len(name) for name in names)
+    colours = {seed: colour_of(k) for k, seed in enumerate(sorted({seed for bar in bars for seed in bar.values}))}
     with figure(path, sum(widths) + label + 0.9, 1.55 + 0.42 * len(bars)) as drawing:
         left, middle, right = drawing.subplots(1, 3, sharey=True, width_ratios=widths)
         for row, bar in enumerate(bars):
-            _runs(left, row, bar)
+            _runs(left, row, bar, colours)
             _difference(middle, row, bar)
             for column, text in enumerate(bar.cells):
                 right.text(column + 0.95, row, text, ha="right", va="center", fontsize=9)
@@ -64,6 +66,7 @@ def plot_comparison(
         middle.set_xlabel("difference, 95 % interval (grey: within the spread)")
         middle.axvline(0, color=INK, linewidth=1, zorder=1)
         left.set_title(metric)
+        _seeds(left, colours)
         middle.set_title(f"{metric} against {printable([baseline], longest=24)[0]}")
         _table(right, headings)
         for axis in (left, middle):
@@ -75,14 +78,31 @@ def plot_comparison(
         drawing.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
 
 
-def _runs(axis: Any, row: int, bar: Bar) -> None:
+def _runs(axis: Any, row: int, bar: Bar, colours: Mapping[int, str]) -> None:
     if math.isfinite(bar.sd):
         axis.plot([bar.mean - bar.sd, bar.mean + bar.sd], [row, row], color=GRID, linewidth=9, solid_capstyle="butt")
     if bar.values:
-        axis.plot(bar.values, [row] * len(bar.values), "o", color=colour_of(0), markersize=5, alpha=0.75, zorder=3)
+        for seed, value in bar.values.items():
+            axis.plot(value, row, "o", color=colours[seed], markersize=5.5, zorder=3)
         axis.plot([bar.mean] * 2, [row - 0.24, row + 0.24], color=INK, linewidth=1.6, zorder=4)
     else:
         axis.text(0.5, row, "no run", transform=axis.get_yaxis_transform(), ha="center", va="center", color=MUTED)
+
+
+def _seeds(axis: Any, colours: Mapping[int, str]) -> None:
+    """Which colour is which seed, at the right end of the title's line."""
+    for k, (seed, colour) in enumerate(list(colours.items())[:_NAMED_SEEDS]):
+        place = 1 - 0.062 * (min(len(colours), _NAMED_SEEDS) - k)
+        axis.annotate(
+            f"{seed}", (place + 0.035, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", ha="left",
+            fontsize=8.5, color=colour, fontweight="bold",
+        )  # fmt: skip
+    if colours:
+        start = 1 - 0.062 * min(len(colours), _NAMED_SEEDS)
+        axis.annotate(
+            "seed", (start + 0.02, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", ha="right",
+            fontsize=8.5, color=MUTED,
+        )  # fmt: skip
 
 
 def _difference(axis: Any, row: int, bar: Bar) -> None:

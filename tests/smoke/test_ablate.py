@@ -1,0 +1,87 @@
+"""`cloverleaf ablate` with real training: the commands of docs/ablate.md on a tiny study; the project's own studies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from cloverleaf.ablation.plan import make_plan
+from cloverleaf.ablation.study import read_study
+from cloverleaf.cli.main import app
+from tiny_datasets import write_coco
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "ablations").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few") / "my-images"
+    folder.mkdir()
+    return write_coco(folder)
+
+
+def documented() -> tuple[str, list[list[str]]]:
+    """The study of the document, and its commands."""
+    text = (ROOT / "docs" / "ablate.md").read_text(encoding="utf-8")
+    study = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    lines = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)).splitlines()
+    return study, [shlex.split(line)[1:] for line in lines if line]
+
+
+def test_documented_commands_run(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, commands = documented()
+    study = yaml.safe_load(text) | {"epochs": 1, "seeds": [0, 1]}
+    narrow = {f"model.{part}.width": 0.125 for part in ("backbone", "neck", "head")}
+    study["set"] |= {"data.image_size": 64, "data.workers": 0, "runtime.precision": "fp32", **narrow}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("my-images").symlink_to(coco)
+    Path("study.yaml").write_text(yaml.safe_dump(study))
+    threads, said = torch.get_num_threads(), []
+    for words in commands:
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, f"{words}: {result.output}"
+        said.append(result.output)
+    torch.set_num_threads(threads)
+    assert "auxiliary: 2 to run" in said[0] and "[4/4] auxiliary seed 1: AP " in said[1]
+    assert "auxiliary: 2 complete" in said[3] and "[" not in said[3], "complete runs were repeated"
+
+    trial = Path("runs/trial/runs")
+    assert [path.name for path in trial.iterdir()] == ["plain-seed0"]
+    assert yaml.safe_load((trial / "plain-seed0" / "config.yaml").read_text())["epochs"] == 2
+    folder = Path("runs/ablate/auxiliary-head")
+    for name in ("report.html", "weights/best.safetensors", "results.csv"):
+        assert (folder / "runs" / "auxiliary-seed1" / name).stat().st_size
+    with (folder / "table.csv").open() as file:
+        plain, auxiliary = csv.DictReader(file)
+    assert plain["runs"] == "2" and auxiliary["runs"] == "2"
+    assert plain["parameters"] == auxiliary["parameters"] and plain["latency_ms"] == auxiliary["latency_ms"]
+    assert int(plain["training_parameters"]) < int(auxiliary["training_parameters"])
+    metrics = json.loads((folder / "runs" / "plain-seed1" / "metrics.json").read_text())
+    assert float(plain["AP seed 1"] or 0) == pytest.approx(metrics["AP"] or 0)
+    assert "## Against plain" in (folder / "table.md").read_text()
+    assert (folder / "table.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_documented_study_is_valid(coco: Path, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(documented()[0])
+    assert len(make_plan(*read_study(path), data=coco).runs) == 6
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_studies_of_the_project_are_valid(path: Path, coco: Path) -> None:
+    study, lines = read_study(path)
+    plan = make_plan(study, lines, data=coco)
+    assert path.stem == study.name and study.data is None
+    configs = {repr(variation.config) for variation in plan.variations}
+    assert len(configs) == len(plan.variations), "two variations are the same"
