@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
+from cloverleaf.deploy import export as exporting
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.metadata import WeightsMetadata
@@ -28,3 +33,22 @@ def write_narrow_weights(path: Path, names: tuple[str, ...]) -> Path:
     facts = WeightsMetadata(class_names=names, category_ids=(5, 6, 9), image_size=96, provenance="painted, CC0")
     save(narrow_model(num_classes=len(names)), path, metadata=facts)
     return path
+
+
+@contextmanager
+def traced_once() -> Iterator[None]:
+    """The exporter takes seconds and is asked once for each kind of file; all weights must be the same meanwhile."""
+    known: dict[Any, bytes] = {}
+    real = exporting.trace
+
+    def trace(model: Detector, outputs: tuple[str, str], **options: Any) -> Any:
+        import onnx
+
+        key = (outputs, *sorted(options.items()))
+        if key not in known:
+            known[key] = real(model, outputs, **options).SerializeToString()
+        return onnx.ModelProto.FromString(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "trace", trace)
+        yield

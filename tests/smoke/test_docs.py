@@ -107,6 +107,8 @@ def test_the_register_is_numbered_and_its_tests_exist() -> None:
 
 def documented_attributes() -> set[str]:
     """Public attributes of what the API returns, and of torch as far as the snippets use it."""
+    from cloverleaf.deploy.export import ExportResult
+    from cloverleaf.deploy.verify import Parity
     from cloverleaf.models.detector import Detector
     from cloverleaf.models.metadata import WeightsMetadata
     from cloverleaf.predict.evaluate import EvaluationResult, Speed
@@ -115,7 +117,7 @@ def documented_attributes() -> set[str]:
 
     names = {"rand", "metadata"}
     for cls in (cloverleaf.Detections, Detector, WeightsMetadata, EvaluationResult, ImportedCheckpoint, Speed,
-                TrainResult):  # fmt: skip
+                TrainResult, ExportResult, Parity):  # fmt: skip
         names |= {name for name in (*vars(cls), *getattr(cls, "__annotations__", ())) if not name.startswith("_")}
     return names
 

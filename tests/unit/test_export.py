@@ -25,7 +25,7 @@ from cloverleaf.errors import CheckpointError, ConfigError, ExportError
 from cloverleaf.models.catalog import create_model
 from cloverleaf.ops.nms import batched_nms
 from cloverleaf.weights.format import load
-from narrow_weights import write_narrow_weights
+from narrow_weights import traced_once, write_narrow_weights
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -36,20 +36,7 @@ NAMES = ("apple", "pear", "plum")
 
 @pytest.fixture(scope="module", autouse=True)
 def trace_once() -> Iterator[None]:
-    """The exporter takes seconds, and all tests here export the same weights."""
-    known: dict[Any, Any] = {}
-    real = exporting.trace
-
-    def trace(model: Any, outputs: tuple[str, str], **options: Any) -> Any:
-        key = (outputs, *sorted(options.items()))
-        if key not in known:
-            known[key] = real(model, outputs, **options)
-        copy = onnx.ModelProto()
-        copy.CopyFrom(known[key])
-        return copy
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "trace", trace)
+    with traced_once():
         yield
 
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from cloverleaf.cli.info import info
+from cloverleaf.cli.main import app as cli
 from cloverleaf.cli.predict import predict
 from cloverleaf.cli.val import val
 from cloverleaf.data.config import DataConfig
@@ -26,12 +33,19 @@ from cloverleaf.predict.evaluate import EvaluationResult, evaluate, evaluate_mod
 from cloverleaf.predict.predictor import Predictor
 from cloverleaf.structures import Detections
 from cloverleaf.weights.format import load
-from narrow_weights import write_narrow_weights
+from narrow_weights import traced_once, write_narrow_weights
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
 
 NAMES = ("apple", "pear", "plum")
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trace_once() -> Iterator[None]:
+    with traced_once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +207,33 @@ def test_commands(weights: Path, pair_file: Path, open_file: Path, dataset: Path
     assert "2 x 3 x 96 x 96" in shown.output and "apple, pear, plum" in shown.output and "CC0" in shown.output
     assert json.loads(run(info, open_file, "--json").output)["shapes"]["images"] == ["batch", 3, "height", "width"]
     assert isinstance(run(info, open_file, "--num-classes", 3).exception, ConfigError)
+
+
+def test_the_page_about_export_does_what_it_says(
+    weights: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command and every snippet of docs/export.md, in a folder with the files that it names."""
+    shutil.copy(weights, tmp_path / "best.safetensors")
+    cv2.imwrite(str(tmp_path / "photo.jpg"), picture(1, 96, 96))
+    (tmp_path / "images").mkdir()
+    for image in dataset.parent.glob("*.png"):
+        shutil.copy(image, tmp_path / "images")
+    shutil.copy(dataset, tmp_path / "val.json")
+    (tmp_path / "data.yaml").write_text(f"path: .\nval: val.json\nnames: [{', '.join(NAMES)}]\n")
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text(encoding="utf-8")
+    lines = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)).splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith("cloverleaf")]
+    assert {words[1] for words in commands} == {"export", "info", "predict", "val"}
+    for words in commands:
+        if words[1] == "val":
+            words += ["--workers", "0"]
+        result = CliRunner().invoke(cli, words[1:])
+        assert result.exit_code == 0, f"{words}: {result.output} {result.exception}"
+    (ours,), (plain,) = (
+        re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) for kind in ("python", "py")
+    )
+    exec(ours, {})
+    assert (tmp_path / "best.onnx").is_file() and len(capsys.readouterr().out.split()) == 2
+    ran = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stdout.split()[0] in NAMES, ran.stdout + ran.stderr
