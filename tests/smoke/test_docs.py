@@ -79,7 +79,7 @@ def test_both_readmes_hold_the_same() -> None:
 @each(DOCUMENTS)
 def test_links_and_named_files_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+    for target in re.findall(r"\]\((?!https://)([^)#]+)(?:#[^)]*)?\)", text):
         assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
     for name in re.findall(r"`((?:tests|benchmarks|docs)/[\w./-]+\.(?:py|md))(?=[`:])", text):
         assert (ROOT / name).is_file(), f"{path.relative_to(ROOT)} names {name}"
