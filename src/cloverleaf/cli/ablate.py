@@ -30,8 +30,9 @@ def ablate(
 ) -> None:
     """Train variations of a model or a recipe with several seeds and write one table.
 
-    Everything is checked before the first run starts. The same command goes on where it was stopped. Leaves table.md,
-    table.csv, table.png, results.json and ordinary run folders; exit code 1 if a run failed.
+    Everything is checked before the first run starts; the same command goes on where it was stopped.
+
+    Leaves table.md, table.csv, table.png, results.json and run folders; exit code 1 if a run failed.
 
     Examples:
 
@@ -39,7 +40,7 @@ def ablate(
 
         cloverleaf ablate study.yaml --data my-images --parallel 2
 
-        cloverleaf ablate study.yaml --data my-images --seeds 3,4 --only plain,auxiliary
+        cloverleaf ablate study.yaml --data my-images --seeds 3,4 --only plain
 
         cloverleaf ablate study.yaml --table-only
     """
