@@ -23,7 +23,8 @@ from cloverleaf.training.schedule import Schedule
 
 OPTIONS = [
     "model.backbone.width=0.125", "model.neck.width=0.125", "data.workers=0", "data.cache=none", "runtime.device=cpu",
-    "runtime.precision=fp32", "runtime.threads=1", "evaluation.interval=9", "save_every=1", "ema.enabled=false", "auto_anchor=false",
+    "runtime.precision=fp32", "runtime.threads=1", "evaluation.interval=9", "save_every=1", "ema.enabled=false",
+    "auto_anchor=false",
 ]  # fmt: skip
 
 

@@ -115,7 +115,8 @@ def _average(
         text = f"no averaged weights: the run ended before epoch {config.swa.first_epoch(config.epochs) + 1}"
     else:
         text = (
-            f"mean of epoch{'s' if len(result.epochs) > 1 else ''} {series(result.epochs)}, BatchNorm over {result.images} images: "
+            f"mean of epoch{'s' if len(result.epochs) > 1 else ''} {series(result.epochs)}, "
+            f"BatchNorm over {result.images} images: "
             f"AP {_number(result.judged.metrics['AP'])}, AP50 {_number(result.judged.metrics['AP50'])}\n"
             f"weights {result.path}"
         )
