@@ -49,8 +49,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "weights":  # the stable home of `import_state_dict`, reachable without importing it by hand
-        return importlib.import_module("cloverleaf.weights")
+    if name in ("deploy", "weights"):  # `deploy.fuse`, `weights.import_state_dict` without importing them by hand
+        return importlib.import_module(f"cloverleaf.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cloverleaf' has no attribute {name!r}")
     value = getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -94,3 +94,4 @@ def test_the_public_names_exist() -> None:
 
     for name in cloverleaf.__all__:
         assert getattr(cloverleaf, name) is not None
+    assert callable(cloverleaf.deploy.fuse) and callable(cloverleaf.weights.import_state_dict)
