@@ -1,10 +1,12 @@
 """Does the average of two models that were trained on two halves of the data beat either, and on what does it depend?
 
 Trains small detectors: a common start on all images and, from it, one model on each half; and, for comparison, models
-on the halves that share only their random initial weights, or not even those. Judges each, their average with averaged
-and with recomputed BatchNorm statistics, and single models with recomputed statistics, to tell the two effects apart.
+on the halves that share only their random initial weights, or not even those. Judges each and their average, with the
+BatchNorm statistics that they have and with recomputed ones: over letterboxed images, and over images augmented as in
+training. Single models are recomputed too, to tell the effect of the average from that of the statistics.
 
     python benchmarks/merge_halves.py --data coco/ --output merge_halves.json
+    python benchmarks/merge_halves.py --data coco/ --strong
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import platform
 import resource
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,9 @@ import torch
 
 import cloverleaf
 from cloverleaf.data.config import DataConfig
-from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.source import open_index
-from cloverleaf.models.detector import Detector
 from cloverleaf.predict.evaluate import evaluate_model
+from cloverleaf.recipes.catalog import get_recipe
 from cloverleaf.training.recalibrate import recalibrate
 from cloverleaf.weights import load, merge
 
@@ -62,7 +64,7 @@ class Study:
             recipe="small", output=self.folder / name,
             overrides={
                 "seed": seed, "auto_anchor": False, "evaluation": {"interval": epochs}, "swa": swa,
-                "augment": {"close_mosaic": max(1, epochs // 4)}, "assigner_warmup": 0.4 if start is None else 0.0,
+                "augment": self.augment(epochs), "assigner_warmup": 0.4 if start is None else 0.0,
                 "model": {"backbone": width, "neck": width, "head": width, "weights": start and str(start)},
                 "runtime": {"device": "cpu", "precision": "fp32", "threads": torch.get_num_threads()},
                 "data": {"workers": 0},
@@ -70,22 +72,30 @@ class Study:
         )  # fmt: skip
         return result.last_weights
 
-    def judge(self, name: str, model: Detector | Path, *, images: DetectionIndex | None = None) -> None:
-        """Add a row; with ``images`` after recomputing the statistics on them."""
-        detector = load(model) if isinstance(model, Path) else model
-        if images is not None:
-            recalibrate(detector, images, self.settings)
-        metrics = evaluate_model(detector.fused(), self.val, data=self.settings, device="cpu").metrics
-        self.rows.append({"weights": name, "AP": metrics["AP"], "AP50": metrics["AP50"]})
-        print(f"{name:<64} AP {metrics['AP']:.3f}  AP50 {metrics['AP50']:.3f}", flush=True)
+    def augment(self, epochs: int) -> dict[str, Any]:
+        """What differs from the recipe: a mosaic closed for the last quarter, or everything strong to the end."""
+        strong = {"mosaic": 1.0, "close_mosaic": 0, "scale": 0.5, "hsv_s": 0.7, "hsv_v": 0.4}
+        return strong if self.arguments.strong else {"close_mosaic": max(1, epochs // 4)}
+
+    def judge(self, name: str, path: Path, *others: Path) -> None:
+        """Add a row for a model, or for the average with ``others``: with its statistics, and with recomputed ones."""
+        augment = replace(get_recipe("small").augment, **self.augment(self.arguments.epochs))
+        found: dict[str, float] = {}
+        for how in ("as they are", "letterboxed", "augmented"):
+            model = merge([path, *others]) if others else load(path)
+            if how != "as they are":
+                images = augment if how == "augmented" else None
+                recalibrate(model, self.train, self.settings, augment=images, images=len(self.train))
+            metrics = evaluate_model(model.fused(), self.val, data=self.settings, device="cpu").metrics
+            found[how] = metrics["AP"]
+        self.rows.append({"weights": name, **found})
+        print(f"{name:<36}" + "".join(f"  {how} {ap:.3f}" for how, ap in found.items()), flush=True)
 
     def judge_pair(self, title: str, first: Path, second: Path) -> None:
-        """Both models and their average, each with the statistics it has and with recomputed ones."""
-        for name, path in (("half A", first), ("half B", second)):
-            self.judge(f"{title}: {name}", path)
-        self.judge(f"{title}: half A, statistics recomputed", first, images=self.train)
-        self.judge(f"{title}: average, statistics averaged", merge([first, second]))
-        self.judge(f"{title}: average, statistics recomputed", merge([first, second]), images=self.train)
+        """Both models and their average."""
+        self.judge(f"{title}: half A", first)
+        self.judge(f"{title}: half B", second)
+        self.judge(f"{title}: average", first, second)
 
 
 def main() -> None:
@@ -95,6 +105,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--start-epochs", type=int, default=30, help="on all images, and of the models without start")
     parser.add_argument("--epochs", type=int, default=10, help="on each half, from the start")
+    parser.add_argument("--strong", action="store_true", help="mosaic always and to the end, stronger zoom and colours")
     parser.add_argument("--output", type=Path, help="JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
@@ -103,7 +114,8 @@ def main() -> None:
         start = study.fit("start", "all", arguments.start_epochs, enabled=True)
         study.judge("start (EMA)", start)
         study.judge("start (SWA)", start.with_name("swa.safetensors"))
-        study.judge("more of all images", study.fit("more", "all", arguments.epochs // 2, start=start))
+        more = study.fit("more", "all", arguments.epochs // 2, start=start)  # as many steps as on a half
+        study.judge("more of all images", more)
         pair = [study.fit(f"from-start-{part}", part, arguments.epochs, start=start) for part in "ab"]
         study.judge_pair("one trained start", *pair)
         alone = [study.fit(f"alone-{part}", part, arguments.start_epochs) for part in "ab"]

@@ -18,18 +18,22 @@ from typer.testing import CliRunner, Result
 import cloverleaf
 from cloverleaf.cli.main import app
 from cloverleaf.cli.merge import _separate
-from cloverleaf.data.config import DataConfig
+from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.data.index import DetectionIndex
-from cloverleaf.data.loader import build_plain_loader
+from cloverleaf.data.loader import build_sample_loader
+from cloverleaf.data.policy import TrainPolicy
 from cloverleaf.data.procedural import make_shapes
 from cloverleaf.data.source import open_index
 from cloverleaf.errors import CheckpointError, CloverleafError, ConfigError, DataError
 from cloverleaf.models.detector import Detector
 from cloverleaf.structures import Batch, Targets
+from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.config_io import write_config
 from cloverleaf.training.recalibrate import recalibrate, recompute_statistics, statistics_of
 from cloverleaf.weights import WeightsMetadata, load, merge, read_metadata, save
 from cloverleaf.weights.average import WeightAverage
 
+MOSAIC = AugmentConfig(close_mosaic=3)
 FACTS = WeightsMetadata(class_names=("cat", "dog"), category_ids=(17, 18), image_size=64, metrics={"AP": 0.5})
 
 
@@ -49,7 +53,7 @@ def detector(seed: int = 0, num_classes: int = 2, width: float = 0.125) -> Detec
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    paths = [tmp_path / "weights" / f"{name}.safetensors" for name in "abc"]
     for seed, path in enumerate(paths):
         save(detector(seed), path, metadata=FACTS)
     return paths
@@ -238,22 +242,27 @@ def test_statistics_repeat_and_fit_the_data(shapes: DetectionIndex) -> None:
     model = detector(1)
     first = copy.deepcopy(model)
     settings = DataConfig(image_size=64, batch_size=4, workers=0)
-    assert recalibrate(first, shapes, settings, images=9) == 9  # batches of 4 and 5: none is left alone
+    assert recalibrate(first, shapes, settings, augment=MOSAIC, images=9) == 9  # batches of 4 and 5: none is left alone
     second = detector(1)
-    assert recalibrate(second, shapes, dataclasses.replace(settings, workers=1), images=9) == 9
+    assert recalibrate(second, shapes, dataclasses.replace(settings, workers=1), augment=MOSAIC, images=9) == 9
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
-    assert recalibrate(second, shapes, settings, images=100) == 11
+    assert recalibrate(second, shapes, settings, augment=None, images=100) == 11
+    policy = TrainPolicy(shapes, MOSAIC, 64, seed=0)  # the mosaic is open, though it is closed for three epochs
+    ids = shapes.image_ids.tolist()
+    for batch in build_sample_loader(shapes, settings, MOSAIC, images=9):
+        for image, number in zip(batch.images, batch.image_ids.tolist(), strict=True):
+            np.testing.assert_array_equal(image.permute(1, 2, 0), policy.build(0, ids.index(number)).image)
     norm = statistics_of(second)[0]
-    [batch] = list(build_plain_loader(shapes, dataclasses.replace(settings, batch_size=16), images=100))
+    [batch] = list(build_sample_loader(shapes, dataclasses.replace(settings, batch_size=16), None, images=100))
     assert batch.size_hw == (64, 64) and sorted(batch.image_ids.tolist()) == sorted(shapes.image_ids.tolist())
     with torch.no_grad():
         stem = second.backbone.stem[0].conv(batch.images.float() / 255)  # type: ignore[index, union-attr]
     torch.testing.assert_close(norm.running_mean, moments(stem)[0].float(), rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match="Use 64 or 96"):
-        recalibrate(model, shapes, dataclasses.replace(settings, image_size=70))
+        recalibrate(model, shapes, dataclasses.replace(settings, image_size=70), augment=None)
     with pytest.raises(ConfigError, match="single value"):
-        recalibrate(model, shapes, DataConfig(image_size=32, batch_size=1, workers=0))
+        recalibrate(model, shapes, DataConfig(image_size=32, batch_size=1, workers=0), augment=None)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +290,12 @@ def test_command(files: list[Path], shapes: DetectionIndex, tmp_path: Path) -> N
     assert "50.0%" in said and "30.0%" in said and "recomputed on 8 images" in said
     facts = load(out).metadata
     assert facts is not None and list(facts.parents.values()) == [0.5, 0.3, 0.2] and facts.image_size == 64
-    assert facts.statistics.startswith("recomputed on 8 images of ")
+    assert facts.statistics.endswith("not augmented") and "--config" in said
+    config = tmp_path / "config.yaml"  # as in a run folder
+    write_config(TrainConfig(), config)
+    augmented = tmp_path / "augmented.safetensors"
+    common = ["--data", shapes.source, "--images", "8", "--device", "cpu", "--workers", "0"]
+    assert f"augmented as in {config}" in run(*files, "-o", augmented, *common).output.replace("\n", "")
     before = out.read_bytes()
     assert isinstance(run(*files, "-o", out).exception, ConfigError) and out.read_bytes() == before
     plain = tmp_path / "plain.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,14 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 import cloverleaf as cl
+from cloverleaf.data.config import AugmentConfig
 from cloverleaf.data.procedural import make_shapes
 from cloverleaf.data.source import open_index
 from cloverleaf.reports.tables import series
 from cloverleaf.training import finish
-from cloverleaf.training.config import OptimizerConfig, ScheduleConfig, SwaConfig
+from cloverleaf.training.config import OptimizerConfig, ScheduleConfig, SwaConfig, TrainConfig
 from cloverleaf.training.config_io import read_config
 from cloverleaf.training.finish import TrainResult
-from cloverleaf.training.recalibrate import recalibrate
+from cloverleaf.training.recalibrate import augmentation_of, recalibrate
 from cloverleaf.training.schedule import Schedule
 
 OPTIONS = [
@@ -82,16 +84,23 @@ def test_swa_is_the_mean_of_the_epochs_with_its_own_statistics(data: Path, tmp_p
     again = cl.load(folder / "epoch-0001.safetensors")
     again.load_state_dict(dict(model.named_parameters()), strict=False)
     config = read_config(tmp_path / "run" / "config.yaml")
-    assert recalibrate(again, open_index(data), config.data, images=6, seed=config.seed) == 6
+    index = open_index(data)
+    assert recalibrate(again, index, config.data, augment=augmentation_of(config), images=6, seed=config.seed) == 6
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     facts = model.metadata
-    assert facts is not None and facts.statistics.startswith("recomputed on 6 images")
+    assert facts is not None and facts.statistics.startswith("recomputed on 6 training images")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["weights"]) == ["best", "last", "swa"]
     assert metrics["weights"]["swa"]["epochs"] == [3, 4] and metrics["weights"]["swa"]["batchnorm_images"] == 6
     assert metrics["weights"]["last"]["AP"] == pytest.approx(metrics["AP"], abs=1e-6)  # only the last epoch was judged
     assert "weights/swa.safetensors" in result.report.read_text()
+
+
+def test_statistics_see_a_mosaic_if_training_did() -> None:
+    run = TrainConfig(epochs=4, augment=AugmentConfig(mosaic=0.5, close_mosaic=3))
+    assert augmentation_of(run) == run.augment
+    assert augmentation_of(dataclasses.replace(run, epochs=3)) == dataclasses.replace(run.augment, mosaic=0)
 
 
 def test_a_run_that_patience_ends_before_averaging(data: Path, tmp_path: Path) -> None:

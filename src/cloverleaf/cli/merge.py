@@ -28,6 +28,10 @@ def merge(
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Recompute BatchNorm on this: data.yaml, COCO JSON or folder.")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="config.yaml whose augmentation the images get; default: that of the first file's run."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Whose images are used.")] = "train",
     images: Annotated[int, typer.Option(min=1, help="At most so many of them.")] = 512,
     image_size: Annotated[int | None, typer.Option(min=32, help="Side of the input; default: as trained.")] = None,
@@ -60,7 +64,7 @@ def merge(
     for path, share in model.metadata.parents.items():
         typer.echo(f"{share:6.1%}  {path}")
     if data is not None:
-        typer.echo(_recalibrate(model, data, split, images, image_size, batch_size, device, workers))
+        typer.echo(_recalibrate(model, data, split, images, image_size, batch_size, device, workers, config))
     elif note := _note(model):
         typer.echo(note, err=True)
     save(model, output)
@@ -95,6 +99,7 @@ def _recalibrate(
     batch_size: int,
     device: str,
     workers: int,
+    config: Path | None,
 ) -> str:
     """Recompute the statistics of ``model`` and note it in its metadata; what to tell."""
     from dataclasses import replace
@@ -103,17 +108,27 @@ def _recalibrate(
     from cloverleaf.data.source import open_index
     from cloverleaf.predict.device import resolve_device
     from cloverleaf.predict.model import image_size_of
-    from cloverleaf.training.recalibrate import recalibrate
+    from cloverleaf.training.config_io import read_config
+    from cloverleaf.training.recalibrate import augmentation_of, recalibrate
 
+    assert model.metadata is not None
+    beside = Path(next(iter(model.metadata.parents))).parent.parent / "config.yaml"  # RUN/weights/best.safetensors
+    config = config or (beside if beside.is_file() else None)
+    augment = augmentation_of(read_config(config)) if config is not None else None
     settings = DataConfig(image_size=image_size or image_size_of(model), batch_size=batch_size, workers=workers)
     target = resolve_device(device)
-    seen = recalibrate(model, open_index(data, split), settings, images=images, device=target)
+    seen = recalibrate(model, open_index(data, split), settings, augment=augment, images=images, device=target)
     if not seen:
         return "the model has no BatchNorm; there is nothing to recompute"
-    text = f"recomputed on {seen} images of {data}, split {split}"
-    assert model.metadata is not None
+    how = f"augmented as in {config}" if config is not None else "not augmented"
+    text = f"recomputed on {seen} images of {data}, split {split}, {how}"
     model.metadata = replace(model.metadata, image_size=settings.image_size, statistics=text)
-    return f"BatchNorm statistics {text}, at {settings.image_size} px"
+    advice = (
+        ""
+        if config is not None
+        else f"\nno config.yaml at {beside.parent}: better name that of the training with --config"
+    )
+    return f"BatchNorm statistics {text}, at {settings.image_size} px{advice}"
 
 
 def _note(model: Detector) -> str:

@@ -217,9 +217,15 @@ def build_train_loader(
     return _loader(dataset, batches, data.workers, functools.partial(collate, with_masks=with_masks))
 
 
-def build_plain_loader(index: DetectionIndex, data: DataConfig, *, images: int, seed: int = 0) -> DataLoader[Any]:
-    """Square, letterboxed images without augmentation: ``images`` of them (at most all), drawn from ``seed``."""
-    dataset = PlainDataset(TrainPolicy(index, AugmentConfig(), data.image_size, seed))
+def build_sample_loader(
+    index: DetectionIndex, data: DataConfig, augment: AugmentConfig | None, *, images: int, seed: int = 0
+) -> DataLoader[Any]:
+    """Square training input of ``images`` images (at most all), which ones and how augmented drawn from ``seed``.
+
+    ``augment`` None leaves the images as they are, letterboxed. A mosaic that training stopped before its end is used.
+    """
+    policy = TrainPolicy(index, augment or AugmentConfig(), data.image_size, seed)
+    dataset = PlainDataset(policy) if augment is None else TrainDataset(policy, epochs=augment.close_mosaic + 1)
     sampler = EpochSampler(len(index), seed=seed)
     sampler.resume(0, max(len(index) - images, 0))
     return _loader(dataset, TrainBatchSampler(sampler, data.batch_size), data.workers, collate)

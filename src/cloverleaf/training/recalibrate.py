@@ -1,29 +1,37 @@
 """Recomputing BatchNorm statistics: those of averaged weights are not the average of the statistics.
 
 The statistics belong to the activations that the weights before them produce, so new weights need new ones (Izmailov et
-al., arXiv 1803.05407, section 3.2). They are taken over training images as inference sees them, letterboxed and not
-augmented: mosaic, zoom and colour make training harder, but their statistics are not those of the images to come.
+al., arXiv 1803.05407, section 3.2). They are taken over images augmented as in training: what follows a BatchNorm has
+learned from inputs normalised by such statistics, and with those of plain images it finds less (docs/averaging.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cloverleaf.data.config import DataConfig
+from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.data.index import DetectionIndex
-from cloverleaf.data.loader import build_plain_loader
+from cloverleaf.data.loader import build_sample_loader
 from cloverleaf.errors import ConfigError, DataError
 from cloverleaf.models.detector import Detector
 from cloverleaf.structures import Batch
+from cloverleaf.training.config import TrainConfig
 
 
 def statistics_of(model: nn.Module) -> list[_BatchNorm]:
     """The modules of ``model`` that keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def augmentation_of(config: TrainConfig) -> AugmentConfig:
+    """What a run did to its images before it closed the mosaic, if it ever opened it."""
+    never = config.augment.close_mosaic >= config.epochs
+    return replace(config.augment, mosaic=0.0) if never else config.augment
 
 
 @torch.no_grad()
@@ -72,16 +80,18 @@ def recalibrate(
     index: DetectionIndex,
     data: DataConfig,
     *,
+    augment: AugmentConfig | None,
     images: int = 512,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> int:
-    """Recompute the statistics of ``model`` over up to ``images`` letterboxed images of ``index``, drawn from ``seed``.
+    """Recompute the statistics of ``model`` over up to ``images`` images of ``index``, drawn from ``seed``.
 
     Args:
         model: changed in place; it ends on ``device`` in evaluation mode, in float32.
         index: usually the training split; only its images are looked at.
         data: image size, batch size (best as in training) and workers.
+        augment: that of the training, mosaic included even if it stopped before the end; None for letterboxed images.
         images: a few hundred are enough, as every image gives a value per cell.
 
     Returns:
@@ -104,4 +114,4 @@ def recalibrate(
             "use larger images or a larger batch",
         )  # fmt: skip
     model.float().to(device)
-    return recompute_statistics(model, build_plain_loader(index, data, images=images, seed=seed))
+    return recompute_statistics(model, build_sample_loader(index, data, augment, images=images, seed=seed))

@@ -10,7 +10,7 @@ from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.predict.evaluate import EvaluationResult, evaluate_model
 from cloverleaf.training.callbacks.averaging import SwaCallback
 from cloverleaf.training.config import TrainConfig
-from cloverleaf.training.recalibrate import recalibrate
+from cloverleaf.training.recalibrate import augmentation_of, recalibrate
 from cloverleaf.weights.format import load, save
 
 
@@ -44,14 +44,17 @@ def finish_swa(
     folder = config.output_dir / "weights"
     model = load(folder / "last.safetensors")
     model.load_state_dict(swa.average.mean())
-    images = recalibrate(model, train, config.data, images=config.swa.images, seed=config.seed, device=device)
+    augment = augmentation_of(config)
+    images = recalibrate(
+        model, train, config.data, augment=augment, images=config.swa.images, seed=config.seed, device=device
+    )
     once = replace(config.data, cache="none")
     judged = evaluate_model(model, val, data=once, config=config.evaluation, device=device)
     numbers = {name: value for name, value in judged.metrics.to_dict().items() if value is not None}
     metadata = replace(
         model.metadata or WeightsMetadata(),
         metrics={"epochs_averaged": len(swa.epochs), **numbers},
-        statistics=f"recomputed on {images} images of {config.data.source}, split {config.data.train_split}",
+        statistics=f"recomputed on {images} training images of {config.data.source}, augmented as in training",
     )
     path = folder / "swa.safetensors"
     save(model, path, metadata=metadata)
