@@ -18,7 +18,8 @@ from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.recipes.catalog import choose_recipe, get_recipe
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import flatten, merge, nest, update
-from cloverleaf.training.fit import TrainingData, build_model, check_size, open_data
+from cloverleaf.training.fit import TrainingData, build_model, open_data
+from cloverleaf.training.input_size import check_training_size
 from cloverleaf.training.runtime import resolve_runtime
 
 T = TypeVar("T")
@@ -232,7 +233,8 @@ def _variation(study: Study, name: str, config: TrainConfig, opened: TrainingDat
         raise _at(_line_of_option(spec, options, study, name, lines), error) from None
     try:
         model = build_model(config, opened.train, Console(quiet=True)) if config.model.weights else empty_detector(spec)
-        check_size(config, model, opened.train)
+        smallest = min(config.data.batch_size, len(opened.train))
+        check_training_size(model, config.data.image_size, smallest_batch=smallest)
         build_criterion(model, config.loss, image_size=config.data.image_size)
         resolve_runtime(config.runtime)
     except CloverleafError as error:

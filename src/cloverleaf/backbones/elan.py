@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cloverleaf.errors import ConfigError
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.downsample import PooledDown, SpaceToDepth
-from cloverleaf.layers.elan import ElanForm, build_elan
+from cloverleaf.layers.elan import ElanForm, Taken, build_elan
 from cloverleaf.layers.planned import ConvKind
 from cloverleaf.layers.style import Activation, Style, scale_width
 from cloverleaf.structures import FeatureSpec
@@ -49,16 +49,11 @@ class ElanSpec:
     hidden: tuple[Width, ...] = (64, 128, 256, 256)
     channels: tuple[Width, ...] = (256, 512, 1024, 1024)
     depth: Depth = 4
-    taken: Literal["every", "every-second"] = "every-second"
+    taken: Taken = "every-second"
     downsample: Downsample = "pooled-conv"
     groups: Annotated[int, Field(ge=1, le=8)] = 1
     conv: ConvKind = "conv"
     activation: Activation = "silu"
-
-    def form(self, depth: int | None = None) -> ElanForm:
-        """The form of its ELANs, by option of another depth."""
-        make = ElanForm.every if self.taken == "every" else ElanForm.every_second
-        return make(depth or self.depth, self.conv)
 
     def build(self) -> ElanBackbone:
         """The module, freshly initialised."""
@@ -105,7 +100,7 @@ class ElanBackbone(nn.Module):
     def __init__(self, spec: ElanSpec) -> None:
         super().__init__()
         _check(spec)
-        style = Style(activation=spec.activation)
+        style, form = Style(activation=spec.activation), ElanForm.of(spec.taken, spec.depth, spec.conv)
         stem, hidden, outs = (
             [scale_width(c, spec.width) for c in widths] for widths in (spec.stem_channels, spec.hidden, spec.channels)
         )
@@ -117,7 +112,7 @@ class ElanBackbone(nn.Module):
         for i, name in enumerate(self._stages):
             down = None if i == 0 and spec.stem != "space-to-depth" else _down(spec.downsample, width, outs[i], style)
             entering = width if down is None or spec.downsample in ("pool", "pooled-conv") else outs[i]
-            elan = build_elan(spec.groups, entering, hidden[i], outs[i], form=spec.form(), style=style)
+            elan = build_elan(spec.groups, entering, hidden[i], outs[i], form=form, style=style)
             self.add_module(name, elan if down is None else nn.Sequential(down, elan))
             width = outs[i]
 

@@ -14,14 +14,14 @@ from cloverleaf import atomic
 from cloverleaf.deploy.extras import require
 from cloverleaf.deploy.fuse import fuse
 from cloverleaf.deploy.input_size import check_image_size, trained_image_size
-from cloverleaf.deploy.metadata import KEY, ExportMetadata, to_json
+from cloverleaf.deploy.metadata import ExportMetadata, to_json
 from cloverleaf.deploy.onnx_file import open_session
 from cloverleaf.deploy.onnx_graph import INPUT, DecodedDetector, trace
 from cloverleaf.deploy.suppression import DENSE_OUTPUTS, Suppression, with_suppression
 from cloverleaf.deploy.verify import Parity, compare_dense, compare_detections, sample_images
 from cloverleaf.errors import ConfigError
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.metadata import WeightsMetadata
+from cloverleaf.models.metadata import KEY, WeightsMetadata
 
 if TYPE_CHECKING:
     from onnx import ModelProto

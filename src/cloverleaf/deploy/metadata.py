@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from cloverleaf import __version__
 from cloverleaf.deploy.suppression import Suppression
-from cloverleaf.errors import CheckpointError, ConfigError
+from cloverleaf.errors import CheckpointError
+from cloverleaf.models.metadata import parse_metadata
 
 SCHEMA_VERSION = 1
-KEY = "cloverleaf"
 _UPGRADE = "export it again, or install the version of cloverleaf that wrote it"
 
 
@@ -76,26 +75,7 @@ def from_json(path: object, text: str) -> ExportMetadata:
     Raises:
         CheckpointError: the text is damaged or of another schema version; ``path`` names the file.
     """
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: damaged metadata", str(error), "copy or make the file again") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{path} has schema version {version!r}", f"this version reads {SCHEMA_VERSION}", _UPGRADE
-        )
-    unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(ExportMetadata)})
-    if unknown:
-        raise CheckpointError(f"{path}: unknown metadata {', '.join(unknown)}", "the schema does not have it", _UPGRADE)
-    try:
-        metadata = _ADAPTER.validate_python(values)
-    except ValidationError as error:
-        first: Any = error.errors()[0]
-        key = ".".join(str(step) for step in first["loc"])
-        raise CheckpointError(f"{path}: damaged metadata", f"{key}: {first['msg']}", "make the file again") from error
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: damaged metadata", error.what, "make the file again") from error
+    metadata = parse_metadata(ExportMetadata, path, text, version=SCHEMA_VERSION, fix=_UPGRADE)
     _check_consistency(path, metadata)
     return metadata
 

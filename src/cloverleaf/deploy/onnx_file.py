@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cloverleaf.data.cpus import usable_cpus
-from cloverleaf.deploy import metadata as facts
 from cloverleaf.deploy.extras import require
-from cloverleaf.deploy.metadata import ExportMetadata
+from cloverleaf.deploy.metadata import ExportMetadata, from_json
 from cloverleaf.errors import CheckpointError, ConfigError
+from cloverleaf.models.metadata import KEY
 
 Array = npt.NDArray[Any]
 
@@ -109,13 +109,13 @@ def _providers(device: str, available: list[str]) -> list[Any]:
 
 def _metadata_of(path: Path, session: Any) -> ExportMetadata:
     entries = session.get_modelmeta().custom_metadata_map
-    if facts.KEY not in entries:
+    if KEY not in entries:
         raise CheckpointError(
             f"{path} was not exported by cloverleaf",
-            f"it has no {facts.KEY!r} metadata, so its classes, input and outputs are unknown",
+            f"it has no {KEY!r} metadata, so its classes, input and outputs are unknown",
             "export weights with cloverleaf export",
         )
-    metadata = facts.from_json(path, entries[facts.KEY])
+    metadata = from_json(path, entries[KEY])
     expected = ["boxes", "scores"] + (["labels", "count"] if metadata.suppression else [])
     found = [output.name for output in session.get_outputs()]
     if found != expected or len(session.get_inputs()) != 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.planned import ConvKind, conv3x3
 from cloverleaf.layers.style import Style
+
+Taken = Literal["every", "every-second"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,11 @@ class ElanForm:
     depth: int
     taken: tuple[int, ...]
     conv: ConvKind = "conv"
+
+    @classmethod
+    def of(cls, taken: Taken, depth: int, conv: ConvKind = "conv") -> ElanForm:
+        """The form whose name is ``taken``."""
+        return cls.every(depth, conv) if taken == "every" else cls.every_second(depth, conv)
 
     @classmethod
     def every(cls, depth: int, conv: ConvKind = "conv") -> ElanForm:

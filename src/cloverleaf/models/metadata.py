@@ -1,13 +1,20 @@
-"""What a weights file says about the model in it."""
+"""What a weights file says about the model in it, and strict reading of such entries."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from cloverleaf import __version__
+from cloverleaf.errors import CheckpointError, ConfigError
 
+KEY = "cloverleaf"  # of the one JSON entry in weights files and exported files
 SCHEMA_VERSION = 1
+
+_Metadata = TypeVar("_Metadata")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +54,36 @@ class WeightsMetadata:
     provenance: str = ""
     schema_version: int = SCHEMA_VERSION
     cloverleaf_version: str = __version__
+
+
+def parse_metadata(cls: type[_Metadata], path: object, text: str, *, version: int, fix: str) -> _Metadata:
+    """The JSON entry of a file as the dataclass that it was written from; strict.
+
+    Args:
+        cls: the dataclass, with a field `schema_version`.
+        path: names the file in messages.
+        text: the entry.
+        version: the only schema version that is read.
+        fix: what to do about a file of another version.
+
+    Raises:
+        CheckpointError: the text is damaged, of another schema version, or has keys that the schema does not have.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: damaged metadata", str(error), "copy or make the file again") from error
+    found = values.get("schema_version") if isinstance(values, dict) else None
+    if found != version:
+        raise CheckpointError(f"{path} has schema version {found!r}", f"this version reads {version}", fix)
+    unknown = sorted(values.keys() - {known.name for known in fields(cls)})  # type: ignore[arg-type]
+    if unknown:
+        raise CheckpointError(f"{path}: unknown metadata {', '.join(unknown)}", "the schema does not have it", fix)
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        why = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
+        raise CheckpointError(f"{path}: damaged metadata", why, "make the file again") from error
+    except ConfigError as error:  # of a part that checks itself
+        raise CheckpointError(f"{path}: damaged metadata", error.what, "make the file again") from error

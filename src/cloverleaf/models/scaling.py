@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cloverleaf.backbones.elan import ElanSpec
 from cloverleaf.errors import ConfigError
+from cloverleaf.layers.elan import ElanForm
 from cloverleaf.layers.style import scale_width
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
@@ -60,8 +61,10 @@ def compound_scale(spec: DetectorSpec, *, depth: float = 1.0, width: float = 1.0
 def transition_ratio(part: ElanSpec | ElanPanSpec, depth: float) -> float:
     """How much wider the concatenation of its ELANs becomes when their depth is multiplied by ``depth``."""
     chain = part.chain if isinstance(part, ElanPanSpec) else 1.0
-    after = part.form(_deeper(part.depth, depth)).concat_width(1.0, chain)
-    return after / part.form().concat_width(1.0, chain)
+    before, after = (
+        ElanForm.of(part.taken, count).concat_width(1.0, chain) for count in (part.depth, _deeper(part.depth, depth))
+    )
+    return after / before
 
 
 def _deeper(depth: int, factor: float) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cloverleaf.errors import ConfigError
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.downsample import PooledDown
-from cloverleaf.layers.elan import Elan, ElanForm, ExtendedElan, build_elan
+from cloverleaf.layers.elan import Elan, ElanForm, ExtendedElan, Taken, build_elan
 from cloverleaf.layers.planned import ConvKind
 from cloverleaf.layers.spp import CspSpp, SppCspc
 from cloverleaf.layers.style import Activation, Style, scale_width
@@ -48,17 +48,12 @@ class ElanPanSpec:
     hidden: tuple[Width, ...] | None = None
     chain: Annotated[float, Field(gt=0, le=4)] = 1.0
     depth: Annotated[int, Field(ge=1, le=16)] = 2
-    taken: Literal["every", "every-second"] = "every"
+    taken: Taken = "every"
     spp: Literal["csp", "cspc"] = "csp"
     downsample: Downsample = "conv"
     groups: Annotated[int, Field(ge=1, le=8)] = 1
     conv: ConvKind = "conv"
     activation: Activation = "leaky_relu"
-
-    def form(self, depth: int | None = None) -> ElanForm:
-        """The form of its ELANs, by option of another depth."""
-        make = ElanForm.every if self.taken == "every" else ElanForm.every_second
-        return make(depth or self.depth, self.conv)
 
     def build(self, features: FeatureSpec) -> ElanPan:
         """The module for a backbone's ``features``, freshly initialised."""
@@ -75,14 +70,14 @@ class ElanPan(nn.Module):
 
     def __init__(self, spec: ElanPanSpec, features: FeatureSpec) -> None:
         super().__init__()
-        style = Style(activation=spec.activation)
+        style, form = Style(activation=spec.activation), ElanForm.of(spec.taken, spec.depth, spec.conv)
         widths, hidden = _widths(spec, features)
         chain = [scale_width(c * spec.chain) for c in hidden]
 
         def merges(levels: range) -> nn.ModuleList:
             return nn.ModuleList(
                 build_elan(
-                    spec.groups, 2 * widths[i], hidden[i], widths[i], form=spec.form(), style=style,
+                    spec.groups, 2 * widths[i], hidden[i], widths[i], form=form, style=style,
                     chain_width=chain[i],
                 )
                 for i in levels

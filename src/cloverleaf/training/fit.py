@@ -30,6 +30,7 @@ from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
+from cloverleaf.training.input_size import check_training_size
 from cloverleaf.training.runtime import Runtime, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
 from cloverleaf.training.starting_weights import build_model, provenance
@@ -84,7 +85,7 @@ def fit(
     torch.manual_seed(config.seed)
     data = open_data(config)
     model = build_model(config, data.train, say)
-    check_size(config, model, data.train)
+    check_training_size(model, config.data.image_size, smallest_batch=min(config.data.batch_size, len(data.train)))
     build_criterion(model, config.loss, image_size=config.data.image_size)  # refuses options that have no effect
     loader = build_train_loader(
         data.train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank,
@@ -127,26 +128,6 @@ def _check(config: TrainConfig, world_size: int) -> None:
         raise ConfigError(
             f"--batch-size {config.data.batch_size} cannot be shared by {world_size} processes",
             "it is the batch over all processes", f"use a multiple of {world_size}",
-        )  # fmt: skip
-
-
-def check_size(config: TrainConfig, model: Detector, train: DetectionIndex) -> None:
-    """Refuse an image size that the model cannot take, or cannot learn from with these batches.
-
-    Raises:
-        ConfigError: it is no multiple of the stride, or leaves a single value per channel.
-    """
-    size, stride = config.data.image_size, model.max_stride
-    if size % stride:
-        low = size - size % stride
-        raise ConfigError(
-            f"--image-size {size} does not fit {config.model.name}", f"its coarsest feature map has stride {stride}",
-            f"use {low} or {low + stride}" if low else f"use {stride}",
-        )  # fmt: skip
-    if size == stride and min(config.data.batch_size, len(train)) == 1:
-        raise ConfigError(
-            f"--image-size {size} with one image a batch", "BatchNorm has a single value per channel to look at",
-            "use larger images or a larger batch",
         )  # fmt: skip
 
 

@@ -17,10 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_sample_loader
-from cloverleaf.errors import ConfigError, DataError
+from cloverleaf.errors import DataError
 from cloverleaf.models.detector import Detector
 from cloverleaf.structures import Batch
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.input_size import check_training_size
 
 
 def statistics_of(model: nn.Module) -> list[_BatchNorm]:
@@ -101,17 +102,6 @@ def recalibrate(
         ConfigError: the image size does not fit the model, or leaves a single value per channel.
         DataError: no image can be read.
     """
-    size, stride = data.image_size, model.max_stride
-    if size % stride:
-        low = size - size % stride
-        raise ConfigError(
-            f"image size {size} does not fit {model.spec.name}", f"its coarsest feature map has stride {stride}",
-            f"use {low} or {low + stride}" if low else f"use {stride}",
-        )  # fmt: skip
-    if size == stride and min(data.batch_size, images, len(index)) == 1:
-        raise ConfigError(
-            f"image size {size} with one image a batch", "BatchNorm has a single value per channel to look at",
-            "use larger images or a larger batch",
-        )  # fmt: skip
+    check_training_size(model, data.image_size, smallest_batch=min(data.batch_size, images, len(index)))
     model.float().to(device)
     return recompute_statistics(model, build_sample_loader(index, data, augment, images=images, seed=seed))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
@@ -18,13 +16,12 @@ from cloverleaf import __version__, atomic
 from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.models.catalog import empty_detector
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.metadata import SCHEMA_VERSION, WeightsMetadata
+from cloverleaf.models.metadata import KEY, SCHEMA_VERSION, WeightsMetadata, parse_metadata
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.weights.strict import check_fit, fill_detector, shapes
 
 __all__ = ["SCHEMA_VERSION", "WeightsMetadata", "load", "read_metadata", "save"]
 
-_KEY = "cloverleaf"
 _ADAPTER: TypeAdapter[WeightsMetadata] = TypeAdapter(WeightsMetadata)
 
 
@@ -62,7 +59,7 @@ def save(
     for key, value in model.state_dict().items():
         stored = value.detach().cpu().contiguous()
         tensors[key] = stored.half() if half and stored.is_floating_point() and key != "head.anchors_px" else stored
-    atomic.write_bytes(Path(path), to_bytes(tensors, {_KEY: json.dumps(_ADAPTER.dump_python(facts, mode="json"))}))
+    atomic.write_bytes(Path(path), to_bytes(tensors, {KEY: json.dumps(_ADAPTER.dump_python(facts, mode="json"))}))
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Detector:
@@ -104,38 +101,17 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[WeightsMetadata, dict[str,
         if _is_torch_file(path):
             why, fix = "it is a checkpoint of PyTorch, not a safetensors file", f"run cloverleaf import {path} first"
         raise CheckpointError(f"{path} cannot be read", why, fix) from error
-    if _KEY not in entries:
+    if KEY not in entries:
         raise CheckpointError(
             f"{path} was not written by cloverleaf",
-            f"it has no {_KEY!r} metadata",
+            f"it has no {KEY!r} metadata",
             f"run cloverleaf import {path} -o NEW.safetensors first",
         )
-    return _parse_metadata(path, entries[_KEY]), tensors
+    facts = parse_metadata(WeightsMetadata, path, entries[KEY], version=SCHEMA_VERSION, fix=_UPGRADE)
+    return facts, tensors
 
 
 def _is_torch_file(path: Path) -> bool:
     """By the first bytes: a zip archive or a pickle."""
     with path.open("rb") as file:
         return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
-
-
-def _parse_metadata(path: Path, text: str) -> WeightsMetadata:
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: damaged metadata", str(error), "copy or make the file again") from error
-    version = values.get("schema_version") if isinstance(values, Mapping) else None
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{path} has schema version {version!r}", f"this version reads {SCHEMA_VERSION}", _UPGRADE
-        )
-    known = {field.name for field in dataclasses.fields(WeightsMetadata)}
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise CheckpointError(f"{path}: unknown metadata {', '.join(unknown)}", "the schema does not have it", _UPGRADE)
-    try:
-        return _ADAPTER.validate_python(values)
-    except ValidationError as error:
-        first: Any = error.errors()[0]
-        key = ".".join(str(step) for step in first["loc"])
-        raise CheckpointError(f"{path}: damaged metadata", f"{key}: {first['msg']}", "make the file again") from error
