@@ -288,7 +288,7 @@ def test_head_alone(kind: str, golden: Callable[[str], dict[str, np.ndarray]]) -
         for i, level in enumerate((*raw.levels, *(raw.auxiliary or ()))):
             assert_matches(level, numbers, f"raw.{i}")
         objectness = -1 - head.num_classes
-        assert_matches(published_decoding(head.decode(raw)[0], raw, objectness), numbers, "decoded")
+        assert_matches(published_decoding(head.decode(raw, (height, width))[0], raw, objectness), numbers, "decoded")
         if kind in ("idetect", "iaux"):
             head.deploy()
             assert not head.auxiliary
@@ -296,7 +296,7 @@ def test_head_alone(kind: str, golden: Callable[[str], dict[str, np.ndarray]]) -
                 assert_matches(level.project.weight, numbers, f"fused.m.{i}.weight")
                 assert_matches(level.project.bias, numbers, f"fused.m.{i}.bias")
             raw = head(features[: len(strides)])
-            assert_matches(published_decoding(head.decode(raw)[0], raw), numbers, "fused.decoded")
+            assert_matches(published_decoding(head.decode(raw, (height, width))[0], raw), numbers, "fused.decoded")
 
 
 def published_head(head: AnchorHead) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ class CspTinySpec:
         conv: kind of the bottlenecks' 3x3 convolutions: plain, RepConv, or RepConv without identity, because a residual
             connection follows.
         activation: of every convolution.
+        finest: stride of the finest map that is given; 4 suits necks that gather from it.
     """
 
     type: Literal["csp-tiny"] = "csp-tiny"
@@ -35,6 +36,7 @@ class CspTinySpec:
     ] = (1, 2, 2, 1)  # fmt: skip
     conv: ConvKind = "conv"
     activation: Activation = "leaky_relu"
+    finest: Literal[4, 8] = 8
 
     def build(self) -> CspTiny:
         """The module, freshly initialised."""
@@ -42,13 +44,13 @@ class CspTinySpec:
 
 
 class CspTiny(nn.Module):
-    """Image to features of strides 8, 16 and 32; a stage is a stride-2 convolution and a `CspBlock`."""
+    """Image to features of strides (4,) 8, 16 and 32; a stage is a stride-2 convolution and a `CspBlock`."""
 
     def __init__(self, spec: CspTinySpec) -> None:
         super().__init__()
         style = Style(activation=spec.activation)
         stem, *outs = (scale_width(c, spec.width) for c in (32, 64, 128, 256, 512))
-        self.features = FeatureSpec(channels=(outs[1], outs[2], outs[3]), strides=(8, 16, 32))
+        self.features = FeatureSpec(channels=tuple(outs), strides=(4, 8, 16, 32)).since(spec.finest)
         self.stem = ConvNormAct(3, stem, 3, 2, style=style)
         self.stage4, self.stage8, self.stage16, self.stage32 = (
             nn.Sequential(
@@ -58,7 +60,8 @@ class CspTiny(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` -> maps of strides 8, 16, 32, finest first."""
-        fine = self.stage8(self.stage4(self.stem(images)))
-        middle = self.stage16(fine)
-        return fine, middle, self.stage32(middle)
+        """``(B, 3, H, W)`` -> maps of ``self.features``, finest first."""
+        maps = [self.stage4(self.stem(images))]
+        for stage in (self.stage8, self.stage16, self.stage32):
+            maps.append(stage(maps[-1]))
+        return tuple(maps[-len(self.features) :])

@@ -40,6 +40,7 @@ class ElanSpec:
         groups: above 1 each ELAN becomes an E-ELAN of that cardinality.
         conv: kind of the chains' convolutions: plain, RepConv, or RepConv without identity before a concatenation.
         activation: of every convolution.
+        finest: stride of the finest map that is given; 4 suits necks that gather from it.
     """
 
     type: Literal["elan"] = "elan"
@@ -54,6 +55,7 @@ class ElanSpec:
     groups: Annotated[int, Field(ge=1, le=8)] = 1
     conv: ConvKind = "conv"
     activation: Activation = "silu"
+    finest: Literal[4, 8] = 8
 
     def build(self) -> ElanBackbone:
         """The module, freshly initialised."""
@@ -67,8 +69,8 @@ class ElanTinySpec:
     Attributes:
         width: multiplies every width; results are rounded up to a multiple of 8.
         depth: 3x3 convolutions in the chain of each ELAN.
-        groups, conv: as in `ElanSpec`.
         activation: of every convolution.
+        groups, conv, finest: as in `ElanSpec`.
     """
 
     type: Literal["elan-tiny"] = "elan-tiny"
@@ -77,13 +79,14 @@ class ElanTinySpec:
     groups: Annotated[int, Field(ge=1, le=8)] = 1
     conv: ConvKind = "conv"
     activation: Activation = "leaky_relu"
+    finest: Literal[4, 8] = 8
 
     def resolved(self) -> ElanSpec:
         """The same backbone in all its options."""
         return ElanSpec(
             width=self.width, stem="small", stem_channels=(32, 64), hidden=(32, 64, 128, 256),
             channels=(64, 128, 256, 512), depth=self.depth, taken="every", downsample="pool", groups=self.groups,
-            conv=self.conv, activation=self.activation,
+            conv=self.conv, activation=self.activation, finest=self.finest,
         )  # fmt: skip
 
     def build(self) -> ElanBackbone:
@@ -92,7 +95,7 @@ class ElanTinySpec:
 
 
 class ElanBackbone(nn.Module):
-    """Image to features of stride 8 and coarser.
+    """Image to features of stride 4 or 8 and coarser.
 
     The stages carry the stride of their output in their names.
     """
@@ -105,7 +108,7 @@ class ElanBackbone(nn.Module):
             [scale_width(c, spec.width) for c in widths] for widths in (spec.stem_channels, spec.hidden, spec.channels)
         )
         strides = [4 << i for i in range(len(outs))]
-        self.features = FeatureSpec(channels=tuple(outs[1:]), strides=tuple(strides[1:]))
+        self.features = FeatureSpec(channels=tuple(outs), strides=tuple(strides)).since(spec.finest)
         self.stem = _stem(spec, stem, style)
         self._stages = [f"stage{stride}" for stride in strides]
         width = stem[-1]
@@ -117,11 +120,11 @@ class ElanBackbone(nn.Module):
             width = outs[i]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` -> maps of strides 8, 16, ..., finest first."""
+        """``(B, 3, H, W)`` -> maps of ``self.features``, finest first."""
         maps = [self.stem(images)]
         for name in self._stages:
             maps.append(self.get_submodule(name)(maps[-1]))
-        return tuple(maps[2:])
+        return tuple(maps[-len(self.features) :])
 
 
 def _stem(spec: ElanSpec, widths: list[int], style: Style) -> nn.Sequential:

@@ -43,4 +43,5 @@ def models(
     console = Console()
     console.print(table)
     for part, parts in TABLES.items():
-        console.print(f"{part}s: {', '.join(sorted(parts))}", highlight=False)
+        shown = ("timm/NAME (any convolutional model of timm)" if name == "timm" else name for name in sorted(parts))
+        console.print(f"{part}s: {', '.join(shown)}", highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -47,6 +47,7 @@ class AnchorHeadSpec:
         anchors_px: per level its anchors (width, height) in pixels, finest level first.
     """
 
+    task: ClassVar[Literal["detect"]] = "detect"
     type: Literal["anchor"] = "anchor"
     implicit: bool = True
     stem: Literal["conv", "rep", "none"] = "conv"
@@ -151,8 +152,21 @@ class AnchorHead(nn.Module):
     def _raw(self, x: Tensor) -> Tensor:
         return x.unflatten(1, (self.num_anchors, -1)).permute(0, 1, 3, 4, 2)
 
-    def decode(self, raw: AnchorOutput) -> tuple[Tensor, Tensor]:
-        """Boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``; see `decode_anchors`."""
+    def decode(self, raw: AnchorOutput, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``; see `decode_anchors`.
+
+        Raises:
+            ConfigError: ``raw`` does not come from images of ``size_hw``.
+        """
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            found = [tuple(level.shape[2:4]) for level in raw.levels]
+            expected = [(size_hw[0] // stride, size_hw[1] // stride) for stride in self.strides]
+            if found != expected:
+                raise ConfigError(
+                    f"raw output does not come from images of size {size_hw}",
+                    f"its levels have sizes {found}, expected {expected}",
+                    "pass the (height, width) of the network input",
+                )
         return decode_anchors(raw.levels, self.anchors_px, self.strides, self.bins)
 
     def deploy(self) -> None:

@@ -86,8 +86,9 @@ def _compose(name: str) -> DetectorSpec:
             "write BACKBONE+NECK+HEAD, e.g. elan-tiny+elan-pan+anchor",
         )
     chosen: dict[str, Any] = {}
-    for (part, table), choice in zip(parts.TABLES.items(), names, strict=True):
-        if choice not in table:
-            raise UnknownModelError(f"no model {name!r}", f"there is no {part} {choice!r}", suggest(choice, table))
-        chosen[part] = table[choice]()
+    for part, choice in zip(parts.TABLES, names, strict=True):
+        try:
+            chosen[part] = parts.named(part, choice)
+        except UnknownModelError as error:
+            raise UnknownModelError(f"no model {name!r}", f"there is no {part} {choice!r}", error.fix) from None
     return DetectorSpec(name=name, **chosen)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cloverleaf.models.catalog import empty_detector
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
-from cloverleaf.structures import AnchorOutput
+from cloverleaf.structures import AnchorOutput, DenseOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,8 @@ def _keep_shape(name: str, outputs: dict[str, tuple[int, ...]]) -> Callable[[nn.
             outputs[name] = tuple(output.shape)
         elif isinstance(output, AnchorOutput):
             outputs[name] = tuple(output.levels[0].shape)
+        elif isinstance(output, DenseOutput):
+            outputs[name] = tuple(output.logits.shape)
 
     return hook
 

@@ -13,8 +13,8 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_based import AnchorHead, AnchorHeadSpec
 from cloverleaf.layers.rep import reparameterize
 from cloverleaf.models.metadata import WeightsMetadata
-from cloverleaf.models.spec import DetectorSpec
-from cloverleaf.structures import AnchorOutput
+from cloverleaf.models.spec import DetectorSpec, Task
+from cloverleaf.structures import FeatureSpec
 
 
 class Detector(nn.Module):
@@ -26,9 +26,9 @@ class Detector(nn.Module):
         metadata: what its weights file says about it, or None.
     """
 
-    head: AnchorHead
+    head: Any  # what it has beyond `num_classes`, `strides` and `deploy` depends on the task
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, head: AnchorHead, spec: DetectorSpec) -> None:
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: DetectorSpec) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = neck
@@ -36,17 +36,23 @@ class Detector(nn.Module):
         self.spec = spec
         self.metadata: WeightsMetadata | None = None
 
-    def forward(self, images: Tensor) -> AnchorOutput:
+    def forward(self, images: Tensor) -> Any:
         """``(B, 3, H, W)`` float RGB in [0, 1], H and W multiples of `max_stride` -> raw output, in every mode.
+
+        Its type depends on the head: `AnchorOutput`, `DenseOutput` and so on, the same while training and evaluating.
 
         Raises:
             ConfigError: the images have another shape or type.
         """
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             self._check_images(images)
-        return self.head(self.neck(self.backbone(images)))
+        return self.head(self.features(images))
 
-    def decode(self, raw: AnchorOutput, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The neck's maps, finest first: what the head reads."""
+        return self.neck(self.backbone(images))
+
+    def decode(self, raw: Any, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Raw output for images of ``size_hw`` -> boxes and scores.
 
         Returns:
@@ -56,35 +62,47 @@ class Detector(nn.Module):
         Raises:
             ConfigError: ``raw`` does not come from images of that size.
         """
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            found = [tuple(level.shape[2:4]) for level in raw.levels]
-            expected = [(size_hw[0] // stride, size_hw[1] // stride) for stride in self.strides]
-            if found != expected:
-                raise ConfigError(
-                    f"raw output does not come from images of size {size_hw}",
-                    f"its levels have sizes {found}, expected {expected}",
-                    "pass the (height, width) of the network input",
-                )
-        return self.head.decode(raw)
+        if self.task != "detect":
+            raise ConfigError(
+                f"{self.spec.name} does not give boxes and scores", f"it is a model for --task {self.task}",
+                "use its head's `instances` or `segment`",
+            )  # fmt: skip
+        return self.head.decode(raw, size_hw)
+
+    @property
+    def task(self) -> Task:
+        """What the model is for."""
+        return self.spec.task
 
     @property
     def num_classes(self) -> int:
         """K."""
-        return self.head.num_classes
+        return int(self.head.num_classes)
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels per cell of each level, ascending."""
-        return self.head.strides
+        return tuple(self.head.strides)
 
     @property
     def max_stride(self) -> int:
         """Input sides must be multiples of this."""
-        return max(self.strides)
+        return max(cast(FeatureSpec, self.backbone.features).strides)
+
+    @property
+    def has_anchors(self) -> bool:
+        """Whether its predictions are relative to anchors, which can be fitted to the data."""
+        return isinstance(self.head, AnchorHead)
 
     @property
     def anchors_px(self) -> Tensor:
-        """``(L, A, 2)`` anchor (width, height) in input pixels; set them with ``head.set_anchors``."""
+        """``(L, A, 2)`` anchor (width, height) in input pixels; set them with ``head.set_anchors``.
+
+        Raises:
+            ConfigError: the model has none.
+        """
+        if not isinstance(self.head, AnchorHead):
+            raise ConfigError(f"{self.spec.name} has no anchors", "its head is not anchor-based", "do without them")
         return self.head.anchors_px
 
     def current_spec(self) -> DetectorSpec:

@@ -10,14 +10,36 @@ from pydantic import TypeAdapter, ValidationError
 
 from cloverleaf.backbones.csp import CspTinySpec
 from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
-from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.backbones.timm import TimmSpec
+from cloverleaf.errors import ConfigError, UnknownModelError, suggest
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
+from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
 
-BACKBONES: Mapping[str, type] = {"csp-tiny": CspTinySpec, "elan": ElanSpec, "elan-tiny": ElanTinySpec}
+BACKBONES: Mapping[str, type] = {"csp-tiny": CspTinySpec, "elan": ElanSpec, "elan-tiny": ElanTinySpec, "timm": TimmSpec}
 NECKS: Mapping[str, type] = {"elan-pan": ElanPanSpec}
-HEADS: Mapping[str, type] = {"anchor": AnchorHeadSpec}
+HEADS: Mapping[str, type] = {"anchor": AnchorHeadSpec, "dense": DenseHeadSpec}
 TABLES: Mapping[str, Mapping[str, type]] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
+
+
+def named(part: str, name: str) -> Any:
+    """The part of that name with default options; a backbone may be ``timm/NAME``, any convolutional model of timm.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
+    table = TABLES[part]
+    if part == "backbone" and name.startswith("timm/"):
+        return TimmSpec(model=name.removeprefix("timm/"))
+    if name not in table or name == "timm":
+        known = [*(key for key in table if key != "timm"), *(["timm/NAME"] if part == "backbone" else [])]
+        raise UnknownModelError(f"no {part} {name!r}", "it is not among the known parts", suggest(name, known))
+    return table[name]()
+
+
+def backbone_spec(name: str) -> Any:
+    """Options of the backbone of that name; errors as `named`."""
+    return named("backbone", name)
 
 
 def from_dict(part: str, values: Mapping[str, Any]) -> Any:

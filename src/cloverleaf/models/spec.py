@@ -9,11 +9,11 @@ from typing import Any, Literal, Protocol
 from torch import nn
 
 from cloverleaf.errors import ConfigError, suggest
-from cloverleaf.heads.anchor_based import AnchorHead
 from cloverleaf.models import parts
 from cloverleaf.structures import FeatureSpec
 
 Form = Literal["training", "deploy", "fused"]
+Task = Literal["detect", "instance", "semantic"]
 
 
 class BackboneSpec(Protocol):
@@ -39,13 +39,17 @@ class NeckSpec(Protocol):
 
 
 class HeadSpec(Protocol):
-    """Options of a head."""
+    """Options of a head. `build` gives a module with ``num_classes``, ``strides`` and ``deploy()``; see `Detector`."""
+
+    @property
+    def task(self) -> Task:
+        """What it is for."""
 
     @property
     def type(self) -> str:
         """Its name in `parts.HEADS`."""
 
-    def build(self, features: FeatureSpec, num_classes: int) -> AnchorHead:
+    def build(self, features: FeatureSpec, num_classes: int) -> nn.Module:
         """The module: feature maps as described by ``features`` -> raw output."""
 
     def deployed(self) -> HeadSpec:
@@ -83,6 +87,11 @@ class DetectorSpec:
                 f"the head is {self.head}",
                 "fuse the trained model instead of building one",
             )
+
+    @property
+    def task(self) -> Task:
+        """What the model is for; decided by its head."""
+        return self.head.task
 
     @property
     def form(self) -> Form:

@@ -40,6 +40,7 @@ class ElanPanSpec:
         groups: above 1 each ELAN becomes an E-ELAN of that cardinality.
         conv: kind of the chains' convolutions: plain, RepConv, or RepConv without identity before a concatenation.
         activation: of every convolution.
+        finest: maps of smaller strides are not read.
     """
 
     type: Literal["elan-pan"] = "elan-pan"
@@ -54,6 +55,7 @@ class ElanPanSpec:
     groups: Annotated[int, Field(ge=1, le=8)] = 1
     conv: ConvKind = "conv"
     activation: Activation = "leaky_relu"
+    finest: Literal[4, 8] = 8
 
     def build(self, features: FeatureSpec) -> ElanPan:
         """The module for a backbone's ``features``, freshly initialised."""
@@ -70,6 +72,7 @@ class ElanPan(nn.Module):
 
     def __init__(self, spec: ElanPanSpec, features: FeatureSpec) -> None:
         super().__init__()
+        features = features.since(spec.finest)
         style, form = Style(activation=spec.activation), ElanForm.of(spec.taken, spec.depth, spec.conv)
         widths, hidden = _widths(spec, features)
         chain = [scale_width(c * spec.chain) for c in hidden]
@@ -97,6 +100,7 @@ class ElanPan(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps ``(B, C_l, H_l, W_l)``, finest first -> maps of ``self.features``, finest first, auxiliary ones last."""
+        features = features[-len(self.features) :]
         pyramid = [self.spp(features[-1])]  # grows towards finer levels at its front
         auxiliary = [pyramid[0]]
         for i in reversed(range(len(self.lateral))):

@@ -4,15 +4,17 @@ from cloverleaf.structures.assignment import AnchorAssigner, AnchorAssignment, A
 from cloverleaf.structures.batch import Batch, Targets
 from cloverleaf.structures.detections import Detections
 from cloverleaf.structures.features import FeatureSpec
-from cloverleaf.structures.outputs import AnchorOutput
+from cloverleaf.structures.outputs import AidedOutput, AnchorOutput, DenseOutput
 from cloverleaf.structures.sample import Polygons, Sample
 
 __all__ = [
+    "AidedOutput",
     "AnchorAssigner",
     "AnchorAssignment",
     "AnchorOutput",
     "AuxiliaryAssigner",
     "Batch",
+    "DenseOutput",
     "Detections",
     "FeatureSpec",
     "Polygons",

@@ -28,5 +28,10 @@ class FeatureSpec:
         if list(self.strides) != sorted(set(self.strides)):
             raise ValueError(f"strides must be strictly ascending, got {self.strides}")
 
+    def since(self, stride: int) -> FeatureSpec:
+        """Without the maps that are finer than ``stride``."""
+        kept = [i for i, of_map in enumerate(self.strides) if of_map >= stride]
+        return FeatureSpec(tuple(self.channels[i] for i in kept), tuple(self.strides[i] for i in kept))
+
     def __len__(self) -> int:
         return len(self.channels)

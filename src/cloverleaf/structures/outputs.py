@@ -24,3 +24,45 @@ class AnchorOutput:
     def batch_size(self) -> int:
         """Number of images."""
         return int(self.levels[0].shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class AidedOutput:
+    """Raw output of the anchor branch that aids an anchor-free head in training (arXiv 2301.05586, section 2.2).
+
+    Attributes:
+        logits: ``(B, A * N, K)`` class logits.
+        boxes_cxcywh: ``(B, A * N, 4)`` in cells of their level: the centre as an offset from the middle of the cell,
+            and the size.
+
+    Predictions are ordered by stride, then anchor, then row, then column.
+    """
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DenseOutput:
+    """Raw output of an anchor-free head: one prediction for every cell of every level.
+
+    Attributes:
+        logits: ``(B, N, K)`` class logits.
+        distances: ``(B, N, 4 * R)`` from the middle of the cell to the left, top, right and bottom side of the box, in
+            cells of the level: R logits of a distribution over 0 ... R - 1 for each side, one side after the other, or
+            the distances themselves where R is 1.
+        direct: ``(B, N, 4)`` distances from a second branch that predicts no distribution, or None.
+        aided: what the anchor branch gives, or None where there is none.
+
+    Predictions are ordered by stride, then row, then column.
+    """
+
+    logits: Tensor
+    distances: Tensor
+    direct: Tensor | None = None
+    aided: AidedOutput | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images."""
+        return int(self.logits.shape[0])

@@ -167,7 +167,7 @@ def _open_val(config: TrainConfig) -> DetectionIndex:
 
 
 def _fit_anchors(model: Detector, index: DetectionIndex, config: TrainConfig, say: Console) -> None:
-    if not config.auto_anchor:
+    if not config.auto_anchor or not model.has_anchors:
         return
     anchors, text = resolve_anchors(
         index, model.anchors_px, image_size=config.data.image_size, anchor_t=config.loss.anchor_t, seed=config.seed

@@ -1,0 +1,95 @@
+"""Any convolutional model of timm as a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cloverleaf.errors import ConfigError, UnknownModelError, suggest
+from cloverleaf.structures import FeatureSpec
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class TimmSpec:
+    """Options of `TimmBackbone`.
+
+    Attributes:
+        model: name in timm, e.g. ``resnet50``; ``timm/resnet50`` in the name of a composition.
+        finest: maps of smaller strides are not given.
+        normalize: subtract ImageNet's mean and divide by its deviation, as weights of timm expect.
+        drop_path: stochastic depth in training, where the model has it.
+    """
+
+    type: Literal["timm"] = "timm"
+    model: str = "resnet18"
+    finest: Literal[2, 4, 8] = 4
+    normalize: bool = False
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def build(self) -> TimmBackbone:
+        """The module, freshly initialised; weights are never downloaded.
+
+        Raises:
+            UnknownModelError: timm has no such model.
+            ConfigError: the model gives no maps of ascending strides, or has no stochastic depth.
+        """
+        return TimmBackbone(self)
+
+
+class TimmBackbone(nn.Module):
+    """Image to the maps of a model of timm, finest first.
+
+    Its BatchNorm layers stay when a detector is fused: which convolution each belongs to is not known in general.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: TimmSpec) -> None:
+        super().__init__()
+        self.body = _create(spec)
+        info = self.body.feature_info
+        channels, strides = info.channels(), info.reduction()
+        if len(strides) < 2 or strides != sorted(set(strides)):
+            raise ConfigError(
+                f"timm/{spec.model} cannot be a backbone here",
+                f"its maps have strides {tuple(strides)}, and detection needs maps of ascending strides",
+                "choose a convolutional model with a pyramid of maps, e.g. timm/resnet18",
+            )
+        self.features = FeatureSpec(channels=tuple(channels), strides=tuple(strides)).since(spec.finest)
+        self.normalize = spec.normalize
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_STD)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` RGB in [0, 1] -> maps of ``self.features``, finest first."""
+        if self.normalize:
+            images = (images - self.mean) / self.std
+        maps: Sequence[Tensor] = self.body(images)
+        return tuple(maps[-len(self.features) :])
+
+
+def _create(spec: TimmSpec) -> Any:
+    import timm
+
+    if not timm.is_model(spec.model):
+        raise UnknownModelError(
+            f"no backbone 'timm/{spec.model}'",
+            "timm has no model of that name",
+            suggest(spec.model, timm.list_models()),
+        )
+    options = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
+    try:
+        return timm.create_model(spec.model, pretrained=False, features_only=True, **options)
+    except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
+        raise ConfigError(
+            f"timm/{spec.model} cannot be a backbone here", f"timm says: {error}",
+            "choose a convolutional model with a pyramid of maps, e.g. timm/resnet18",
+        ) from error  # fmt: skip

@@ -1,0 +1,180 @@
+"""The decoupled anchor-free head of Gold-YOLO (arXiv 2309.11331), with the branches that only training needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cloverleaf.heads.anchor_based import Anchors, check_anchors
+from cloverleaf.heads.dense_decode import decode_dense
+from cloverleaf.layers.conv import ConvNormAct
+from cloverleaf.layers.style import Activation, Style
+from cloverleaf.structures import AidedOutput, DenseOutput, FeatureSpec
+
+# Published anchors of the branch that aids training: (width, height) in pixels, for strides 8, 16 and 32.
+AIDED_ANCHORS: Anchors = (
+    ((10, 13), (19, 19), (33, 23)),
+    ((30, 61), (59, 59), (59, 119)),
+    ((116, 90), (185, 185), (373, 326)),
+)
+_PRIOR = 0.01  # probability of every class before training
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class DenseHeadSpec:
+    """Options of `DenseHead`.
+
+    Attributes:
+        reg_max: above 0 every side of a box is a distribution over the distances 0 ... `reg_max`, in cells (DFL, arXiv
+            2006.04388); 0 predicts the distance itself.
+        direct: a second box branch that predicts distances without distribution; the distribution is then for training
+            only, as in the distilled n and s models.
+        aided: an anchor-based branch beside the anchor-free one in training (anchor-aided training).
+        anchors_px: per level the anchors (width, height) of that branch in pixels, finest level first; one set per
+            level, published for strides 8, 16 and 32; null makes them from the strides.
+        activation: of every convolution.
+    """
+
+    task: ClassVar[Literal["detect"]] = "detect"
+    type: Literal["dense"] = "dense"
+    reg_max: Annotated[int, Field(ge=0, le=64)] = 16
+    direct: bool = False
+    aided: bool = False
+    anchors_px: Anchors | None = None
+    activation: Activation = "silu"
+
+    def build(self, features: FeatureSpec, num_classes: int) -> DenseHead:
+        """The module for a neck's ``features``, freshly initialised."""
+        return DenseHead(self, features, num_classes)
+
+    def deployed(self) -> DenseHeadSpec:
+        """The same head without what only training needs."""
+        return replace(self, reg_max=0 if self.direct else self.reg_max, direct=False, aided=False, anchors_px=None)
+
+    @property
+    def bins(self) -> int:
+        """R, the values that are predicted per side."""
+        return self.reg_max + 1
+
+
+class DenseLevel(nn.Module):
+    """One level: a stem, then two branches of one convolution each, for classes and for boxes."""
+
+    def __init__(self, channels: int, num_classes: int, spec: DenseHeadSpec, num_anchors: int) -> None:
+        super().__init__()
+        style = Style(activation=spec.activation)
+        self.stem = ConvNormAct(channels, channels, style=style)
+        self.class_conv = ConvNormAct(channels, channels, 3, style=style)
+        self.box_conv = ConvNormAct(channels, channels, 3, style=style)
+        self.classes = _projection(channels, num_classes, -math.log((1 - _PRIOR) / _PRIOR))
+        self.distances = _projection(channels, 4 * spec.bins, 1.0)
+        self.direct = _projection(channels, 4, 1.0) if spec.direct else None
+        aided = num_anchors > 0
+        self.aided_classes = (
+            _projection(channels, num_anchors * num_classes, -math.log((1 - _PRIOR) / _PRIOR)) if aided else None
+        )
+        self.aided_boxes = _projection(channels, num_anchors * 4, 1.0) if aided else None
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, C, H, W)`` -> features for classes and for boxes, of the same shape."""
+        x = self.stem(x)
+        return self.class_conv(x), self.box_conv(x)
+
+
+class DenseHead(nn.Module):
+    """Class logits and box distances for every cell.
+
+    Attributes:
+        num_classes: K.
+        strides: input pixels per cell of each level.
+        reg_max: largest distance of the distributions in cells; 0 without distributions.
+        levels: one `DenseLevel` per level.
+        anchors_px: buffer ``(L, A, 2)`` of the anchor branch; None without one.
+    """
+
+    anchors_px: Tensor | None
+
+    def __init__(self, spec: DenseHeadSpec, features: FeatureSpec, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes, self.strides, self.reg_max = num_classes, features.strides, spec.reg_max
+        anchors = _anchors(spec, features.strides) if spec.aided else None
+        num_anchors = anchors.shape[1] if anchors is not None else 0
+        self.levels = nn.ModuleList(
+            DenseLevel(channels, num_classes, spec, num_anchors) for channels in features.channels
+        )
+        self.register_buffer("anchors_px", anchors)
+
+    def forward(self, features: Sequence[Tensor]) -> DenseOutput:
+        """Maps ``(B, C_l, H_l, W_l)``, finest first -> raw output; further maps (of auxiliary heads) are not read."""
+        classes, distances, direct, aided_classes, aided_boxes = [], [], [], [], []
+        for i, level in enumerate(self.levels):
+            assert isinstance(level, DenseLevel)
+            for_classes, for_boxes = level.branches(features[i])
+            classes.append(_rows(level.classes(for_classes)))
+            distances.append(_rows(level.distances(for_boxes)))
+            if level.direct is not None:
+                direct.append(_rows(level.direct(for_boxes)))
+            if self.anchors_px is not None and level.aided_classes is not None and level.aided_boxes is not None:
+                anchors = self.anchors_px[i] / self.strides[i]
+                aided_classes.append(_anchor_rows(level.aided_classes(for_classes), len(anchors)))
+                aided_boxes.append(_aided_boxes(level.aided_boxes(for_boxes), anchors))
+        aided = AidedOutput(torch.cat(aided_classes, 1), torch.cat(aided_boxes, 1)) if aided_classes else None
+        return DenseOutput(
+            torch.cat(classes, 1), torch.cat(distances, 1), torch.cat(direct, 1) if direct else None, aided
+        )
+
+    def decode(self, raw: DenseOutput, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``; see `decode_dense`."""
+        return decode_dense(raw, self.strides, size_hw)
+
+    def deploy(self) -> None:
+        """Drop what only training needs, in place."""
+        for level in self.levels:
+            assert isinstance(level, DenseLevel)
+            if level.direct is not None:
+                level.distances, level.direct = level.direct, None
+                self.reg_max = 0
+            level.aided_classes = level.aided_boxes = None
+        self.anchors_px = None
+
+
+def _projection(channels: int, outputs: int, bias: float) -> nn.Conv2d:
+    """The last convolution of a branch: nothing but its bias counts at first."""
+    projection = nn.Conv2d(channels, outputs, 1)
+    assert projection.bias is not None
+    nn.init.zeros_(projection.weight)
+    nn.init.constant_(projection.bias, bias)
+    return projection
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` -> ``(B, H * W, C)``."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def _anchor_rows(x: Tensor, num_anchors: int) -> Tensor:
+    """``(B, A * C, H, W)`` -> ``(B, A * H * W, C)``."""
+    return x.unflatten(1, (num_anchors, -1)).permute(0, 1, 3, 4, 2).flatten(1, 3)
+
+
+def _aided_boxes(x: Tensor, anchors: Tensor) -> Tensor:
+    """``(B, A * 4, H, W)`` -> ``(B, A * H * W, 4)``: the offset as it is, the size (2 sigmoid)^2 times the anchor."""
+    boxes = x.unflatten(1, (len(anchors), 4)).permute(0, 1, 3, 4, 2)
+    size = (boxes[..., 2:].sigmoid() * 2).square() * anchors[:, None, None]
+    return torch.cat((boxes[..., :2], size), -1).flatten(1, 3)
+
+
+def _anchors(spec: DenseHeadSpec, strides: tuple[int, ...]) -> Tensor:
+    anchors = spec.anchors_px
+    if anchors is None:
+        scaled = [[(w * stride / 8, h * stride / 8) for w, h in AIDED_ANCHORS[0]] for stride in strides]
+        anchors = AIDED_ANCHORS if strides == (8, 16, 32) else tuple(tuple(level) for level in scaled)
+    check_anchors(anchors, strides)
+    return torch.tensor(anchors, dtype=torch.float32)
