@@ -49,8 +49,8 @@ def test_pairwise_of_empty_boxes_is_zero():
 
 
 def test_unknown_kind():
-    with pytest.raises(ValueError, match="siou"):
-        aligned_iou(torch.zeros(1, 4), torch.zeros(1, 4), "siou")
+    with pytest.raises(ValueError, match="eiou"):
+        aligned_iou(torch.zeros(1, 4), torch.zeros(1, 4), "eiou")
 
 
 def greedy(boxes, scores, *, confidence, iou, multi_label, class_agnostic, classes, max_detections):
