@@ -10,15 +10,32 @@ from pydantic import TypeAdapter, ValidationError
 
 from cloverleaf.backbones.csp import CspTinySpec
 from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
+from cloverleaf.backbones.efficient_rep import CspBepSpec, EfficientRepSpec
 from cloverleaf.backbones.timm import TimmSpec
 from cloverleaf.errors import ConfigError, UnknownModelError, suggest
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
+from cloverleaf.heads.mask_rcnn import MaskRcnnHeadSpec
+from cloverleaf.heads.point_rend import PointRendHeadSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
+from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
+from cloverleaf.necks.fpn import FpnSpec
 
-BACKBONES: Mapping[str, type] = {"csp-tiny": CspTinySpec, "elan": ElanSpec, "elan-tiny": ElanTinySpec, "timm": TimmSpec}
-NECKS: Mapping[str, type] = {"elan-pan": ElanPanSpec}
-HEADS: Mapping[str, type] = {"anchor": AnchorHeadSpec, "dense": DenseHeadSpec}
+BACKBONES: Mapping[str, type] = {
+    "csp-bep": CspBepSpec,
+    "csp-tiny": CspTinySpec,
+    "efficient-rep": EfficientRepSpec,
+    "elan": ElanSpec,
+    "elan-tiny": ElanTinySpec,
+    "timm": TimmSpec,
+}
+NECKS: Mapping[str, type] = {"elan-pan": ElanPanSpec, "gather-distribute": GatherDistributeSpec, "fpn": FpnSpec}
+HEADS: Mapping[str, type] = {
+    "anchor": AnchorHeadSpec,
+    "dense": DenseHeadSpec,
+    "mask-rcnn": MaskRcnnHeadSpec,
+    "point-rend": PointRendHeadSpec,
+}
 TABLES: Mapping[str, Mapping[str, type]] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
 
 

@@ -6,6 +6,7 @@ from cloverleaf.structures.detections import Detections
 from cloverleaf.structures.features import FeatureSpec
 from cloverleaf.structures.outputs import AidedOutput, AnchorOutput, DenseOutput
 from cloverleaf.structures.sample import Polygons, Sample
+from cloverleaf.structures.segmentation import Instances, RegionOutput, SemanticOutput
 
 __all__ = [
     "AidedOutput",
@@ -17,7 +18,10 @@ __all__ = [
     "DenseOutput",
     "Detections",
     "FeatureSpec",
+    "Instances",
     "Polygons",
+    "RegionOutput",
     "Sample",
+    "SemanticOutput",
     "Targets",
 ]

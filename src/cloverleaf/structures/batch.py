@@ -23,9 +23,13 @@ class Targets:
         labels: ``(M,)`` int64 in [0, K).
         image_index: ``(M,)`` int64 in [0, num_images), ascending.
         num_images: B.
-        masks: ``(M, h, w)`` uint8 instance masks, or None when not asked for.
+        masks: ``(M, H, W)`` uint8 instance masks in {0, 1}, of the size of the input, or None when not asked for.
         identities: ``(M,)`` int64, -1 for none, or None.
         tags: ``(B, T)`` float32 image-level labels in {0, 1}, or None.
+        semantic: ``(B, H, W)`` int64 class per pixel of the input, 0 for the background and label + 1 for objects, 255
+            where it does not count (padding, crowd); None when not asked for.
+        packed_masks: ``(M, H, W / 8)`` uint8: the masks on their way from the loader, eight pixels a byte, the leftmost
+            in the highest bit; `unpacked` makes masks of them.
     """
 
     boxes_xyxy: Tensor
@@ -35,6 +39,16 @@ class Targets:
     masks: Tensor | None = None
     identities: Tensor | None = None
     tags: Tensor | None = None
+    semantic: Tensor | None = None
+    packed_masks: Tensor | None = None
+
+    def unpacked(self) -> Targets:
+        """The same with `masks` in place of `packed_masks`, on their device."""
+        if self.packed_masks is None:
+            return self
+        shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=self.packed_masks.device)
+        bits = (self.packed_masks[..., None] >> shifts) & 1
+        return replace(self, masks=bits.flatten(2), packed_masks=None)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
         """Every tensor on ``device``."""

@@ -1,0 +1,130 @@
+"""The loss of PointRend for semantic segmentation (arXiv 1912.08193): coarse logits, and points chosen by doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Protocol
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cloverleaf.errors import ConfigError
+from cloverleaf.losses.criteria import LossOutput
+from cloverleaf.losses.shares import weighted_by_images
+from cloverleaf.ops.point_sample import labels_at, sample_at, uncertainty
+from cloverleaf.structures import SemanticOutput, Targets
+
+Gain = Annotated[float, Field(ge=0)]
+
+IGNORED = 255  # the label of pixels that teach nothing
+_PIXELS_PER_POINT = 16 * 16  # one point for each cell that a map of stride 16 has, as in the paper
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class SemanticLossConfig:
+    """Gains and options of `SemanticCriterion`; the defaults are the paper's.
+
+    Attributes:
+        coarse: gain of the cross-entropy of the coarse logits, brought to the size of the input.
+        point: gain of the cross-entropy of the refined points.
+        points: N, points per image; None takes as many as a map of stride 16 has cells.
+        oversample: k, so many times N uniform points are candidates.
+        importance: beta, the share of the N points that are the least certain candidates; the others are uniform.
+    """
+
+    coarse: Gain = 1.0
+    point: Gain = 1.0
+    points: Annotated[int, Field(ge=1)] | None = None
+    oversample: Annotated[float, Field(ge=1, le=100)] = 3.0
+    importance: Annotated[float, Field(ge=0, le=1)] = 0.75
+
+
+class PointHead(Protocol):
+    """What the criterion needs of a head; see `cloverleaf.heads.point_rend.PointRendHead`."""
+
+    def point_logits(self, raw: SemanticOutput, points: Tensor) -> Tensor:
+        """Refined class logits ``(B, K, P)`` at ``points`` ``(B, P, 2)``."""
+
+
+class SemanticCriterion(nn.Module):
+    """Mean cross-entropy of the coarse logits and of N refined points per image, pixels labelled 255 left out.
+
+    Points are drawn from PyTorch's generator, so equal seeds give equal losses. Computed in float32 whatever the
+    autocast state. In a distributed run each process takes its own means.
+
+    Args:
+        config: gains and options.
+        head: of the model under training, whose weights refine the points; not a part of this module.
+        reduce: sums a tensor over the processes of a distributed run; None in a single process.
+    """
+
+    def __init__(
+        self, config: SemanticLossConfig, *, head: PointHead, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.config, self.reduce = config, reduce
+        self._head = (head,)  # in a tuple, so that its weights are not this module's too
+
+    def forward(self, raw: SemanticOutput, targets: Targets, size_hw: tuple[int, int]) -> LossOutput:
+        """Loss of one batch.
+
+        Args:
+            raw: output of the head.
+            targets: ground truth; only ``semantic`` is read.
+            size_hw: network-input size.
+
+        Raises:
+            ConfigError: the targets have no label for every pixel.
+        """
+        if targets.semantic is None:
+            raise ConfigError(
+                "these targets have no label for every pixel", "point-rend learns the class of each pixel",
+                "use a dataset with outlines (polygons or RLE), or a model for --task detect",
+            )  # fmt: skip
+        (head,), config = self._head, self.config
+        with torch.autocast(raw.coarse.device.type, enabled=False):
+            raw = SemanticOutput(raw.coarse.float(), raw.fine.float())
+            count = config.points or max(size_hw[0] * size_hw[1] // _PIXELS_PER_POINT, 1)
+            points = draw_points(raw.coarse, count, oversample=config.oversample, importance=config.importance)
+            coarse = F.interpolate(raw.coarse, size=size_hw, mode="bilinear", align_corners=False)
+            parts = {
+                "coarse": config.coarse * mean_cross_entropy(coarse, targets.semantic),
+                "point": config.point
+                * mean_cross_entropy(head.point_logits(raw, points), labels_at(targets.semantic, points)),
+            }
+        return weighted_by_images(parts, raw.batch_size, self.reduce)
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Scalar mean over the labels that count; 0, with gradient, where none does.
+
+    Args:
+        logits: ``(B, K, ...)``.
+        labels: ``(B, ...)`` int64, 255 for those that do not count.
+    """
+    count = (labels != IGNORED).sum().clamp(min=1)
+    return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / count
+
+
+@torch.no_grad()
+def draw_points(logits: Tensor, count: int, *, oversample: float, importance: float) -> Tensor:
+    """Points to learn from, biased towards doubt (section 3.1 of the paper, "non-uniform sampling").
+
+    Args:
+        logits: ``(B, K, H, W)`` coarse class logits.
+        count: N, points per image.
+        oversample: k; k N uniform points are candidates.
+        importance: beta; beta N points are the least certain candidates, and the others uniform.
+
+    Returns:
+        ``(B, N, 2)`` (x, y) in [0, 1].
+    """
+    batch_size, important = logits.shape[0], round(importance * count)
+    candidates = torch.rand(batch_size, max(round(oversample * count), count), 2, device=logits.device)
+    doubt = uncertainty(sample_at(logits, candidates))
+    chosen = doubt.topk(important, dim=1).indices[..., None].expand(-1, -1, 2)
+    uniform = torch.rand(batch_size, count - important, 2, device=logits.device)
+    return torch.cat((candidates.gather(1, chosen), uniform), 1)
