@@ -9,7 +9,7 @@ from cloverleaf.layers.style import Style
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, BatchNorm, activation; padding ``kernel // 2``.
+    """Convolution, BatchNorm, activation; padding ``kernel // 2``.
 
     Args:
         in_channels: width of the input.
@@ -18,13 +18,15 @@ class ConvNormAct(nn.Module):
         stride: of the convolution.
         style: normalisation constants and activation.
         groups: of the convolution.
+        bias: of the convolution; the normalisation makes it useless, and some published models have it.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, *, style: Style, groups: int = 1
-    ) -> None:
+        self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, *, style: Style, groups: int = 1,
+        bias: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
         self.norm = style.norm(out_channels)
         self.act = style.act()
 

@@ -63,12 +63,12 @@ class CspSpp(nn.Module):
         return self.merge(torch.cat((pooled, self.bypass(x)), 1))
 
 
-class SppCspc(nn.Module):
-    """SPPCSPC: pyramid pooling between three convolutions before and two after, on one of two paths.
+class Sppf(nn.Module):
+    """Pyramid pooling between two 1x1 convolutions, at half the width of the input (SPPF, SimSPPF).
 
     Args:
         in_channels: width of the input.
-        out_channels: width of the output and of both paths.
+        out_channels: width of the output.
         windows: of the pools.
         style: normalisation constants and activation.
     """
@@ -77,7 +77,42 @@ class SppCspc(nn.Module):
         self, in_channels: int, out_channels: int, *, style: Style, windows: Sequence[int] = (5, 9, 13)
     ) -> None:
         super().__init__()
-        width = out_channels
+        self.reduce = ConvNormAct(in_channels, in_channels // 2, style=style)
+        self.pool = PyramidPool(windows, largest_first=False)
+        self.mix = ConvNormAct(in_channels // 2 * (1 + len(windows)), out_channels, style=style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""
+        return self.mix(self.pool(self.reduce(x)))
+
+
+class SppCspc(nn.Module):
+    """Pyramid pooling between three convolutions before and two after, on one of two paths.
+
+    As published for YOLOv7 (SPPCSPC), and with other numbers for Gold-YOLO (CSPSPPF, SimCSPSPPF).
+
+    Args:
+        in_channels: width of the input.
+        out_channels: width of the output.
+        windows: of the pools.
+        width: of both paths; that of the output where None.
+        bypass_first: the order of the last concatenation.
+        style: normalisation constants and activation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        style: Style,
+        windows: Sequence[int] = (5, 9, 13),
+        width: int | None = None,
+        bypass_first: bool = False,
+    ) -> None:
+        super().__init__()
+        width = width or out_channels
+        self.bypass_first = bypass_first
         self.bypass = ConvNormAct(in_channels, width, style=style)
         self.reduce = nn.Sequential(
             ConvNormAct(in_channels, width, style=style),
@@ -92,5 +127,5 @@ class SppCspc(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""
-        pooled = self.mix(self.pool(self.reduce(x)))
-        return self.merge(torch.cat((pooled, self.bypass(x)), 1))
+        paths = (self.mix(self.pool(self.reduce(x))), self.bypass(x))
+        return self.merge(torch.cat(paths[::-1] if self.bypass_first else paths, 1))

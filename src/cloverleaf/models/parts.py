@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cloverleaf.backbones.csp import CspTinySpec
-from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
 from cloverleaf.backbones.efficient_rep import CspBepSpec, EfficientRepSpec
+from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
 from cloverleaf.backbones.timm import TimmSpec
 from cloverleaf.errors import ConfigError, UnknownModelError, suggest
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
@@ -18,8 +18,8 @@ from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.heads.mask_rcnn import MaskRcnnHeadSpec
 from cloverleaf.heads.point_rend import PointRendHeadSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
-from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
 from cloverleaf.necks.fpn import FpnSpec
+from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
 
 BACKBONES: Mapping[str, type] = {
     "csp-bep": CspBepSpec,
