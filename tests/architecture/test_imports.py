@@ -24,11 +24,11 @@ RANKS = {
     "reports": 7,
     "predict": 8,
     "training": 9,
-    "recipes": 10,
+    "recipes": 10, "pretraining": 10,
     "ablation": 11,
     "cli": 12,
 }  # fmt: skip
-OPTIONAL_OR_HEAVY = {"lightning": {"training"}}
+OPTIONAL_OR_HEAVY = {"lightning": {"training", "pretraining"}}
 MODULES = sorted(SRC.rglob("*.py"))
 
 
