@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from cloverleaf.losses.segmentation_config import RegionLossConfig, SemanticLossConfig
+
 Gain = Annotated[float, Field(ge=0)]
 
 
@@ -31,6 +33,8 @@ class LossConfig:
         auxiliary_gain: weight of the auxiliary head's loss against the lead's.
         auxiliary_bound: limit the objectness of coarse labels by the distance to the object; see
             `cloverleaf.losses.objectness.coarse_bound`.
+        regions: gains of Mask R-CNN.
+        semantic: gains and options of PointRend.
     """
 
     assigner: Literal["simota", "anchor_ratio"] = "simota"
@@ -49,3 +53,5 @@ class LossConfig:
     auxiliary: Literal["independent", "lead-guided", "coarse-to-fine"] = "coarse-to-fine"
     auxiliary_gain: Annotated[float, Field(gt=0)] = 0.25
     auxiliary_bound: bool = False
+    regions: RegionLossConfig = Field(default_factory=RegionLossConfig)
+    semantic: SemanticLossConfig = Field(default_factory=SemanticLossConfig)

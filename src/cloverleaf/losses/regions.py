@@ -5,38 +5,16 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cloverleaf.errors import ConfigError
 from cloverleaf.losses.criteria import LossOutput
+from cloverleaf.losses.segmentation_config import RegionLossConfig
 from cloverleaf.losses.shares import weighted_by_images
 from cloverleaf.structures import RegionOutput, Targets
-
-Gain = Annotated[float, Field(ge=0)]
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class RegionLossConfig:
-    """Gains of `RegionCriterion`; all 1 as published.
-
-    Attributes:
-        objectness: of the region proposals' cross-entropy.
-        proposal: of the region proposals' boxes.
-        cls: of the classes of regions.
-        box: of the boxes of regions.
-        mask: of the masks.
-    """
-
-    objectness: Gain = 1.0
-    proposal: Gain = 1.0
-    cls: Gain = 1.0
-    box: Gain = 1.0
-    mask: Gain = 1.0
 
 
 class RegionHead(Protocol):

@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloverleaf.errors import ConfigError
 from cloverleaf.losses.criteria import LossOutput
+from cloverleaf.losses.segmentation_config import SemanticLossConfig
 from cloverleaf.losses.shares import weighted_by_images
 from cloverleaf.ops.point_sample import labels_at, sample_at, uncertainty
 from cloverleaf.structures import SemanticOutput, Targets
 
-Gain = Annotated[float, Field(ge=0)]
-
 IGNORED = 255  # the label of pixels that teach nothing
 _PIXELS_PER_POINT = 16 * 16  # one point for each cell that a map of stride 16 has, as in the paper
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class SemanticLossConfig:
-    """Gains and options of `SemanticCriterion`; the defaults are the paper's.
-
-    Attributes:
-        coarse: gain of the cross-entropy of the coarse logits, brought to the size of the input.
-        point: gain of the cross-entropy of the refined points.
-        points: N, points per image; None takes as many as a map of stride 16 has cells.
-        oversample: k, so many times N uniform points are candidates.
-        importance: beta, the share of the N points that are the least certain candidates; the others are uniform.
-    """
-
-    coarse: Gain = 1.0
-    point: Gain = 1.0
-    points: Annotated[int, Field(ge=1)] | None = None
-    oversample: Annotated[float, Field(ge=1, le=100)] = 3.0
-    importance: Annotated[float, Field(ge=0, le=1)] = 0.75
 
 
 class PointHead(Protocol):

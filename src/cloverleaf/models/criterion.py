@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sized
 from dataclasses import replace
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from torch import Tensor
 
@@ -14,6 +14,8 @@ from cloverleaf.assigners.simota import SimOtaAssigner
 from cloverleaf.errors import ConfigError
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.criteria import AnchorCriterion
+from cloverleaf.models.detector import Detector
+from cloverleaf.models.segmentation_criterion import segmentation_criterion
 from cloverleaf.structures import AnchorAssigner, AuxiliaryAssigner
 
 _FINE_REACH, _COARSE_REACH = 0.5, 1.0  # own cell and normally two neighbours; own cell and all four
@@ -93,8 +95,8 @@ def build_criterion(
     *,
     image_size: int,
     reduce: Callable[[Tensor], Tensor] | None = None,
-) -> AnchorCriterion:
-    """The training criterion of `model`.
+) -> Any:
+    """The training criterion of `model`: an `AnchorCriterion`, `RegionCriterion` or `SemanticCriterion`.
 
     Args:
         model: its anchors are copied, so build the criterion after they are final.
@@ -105,6 +107,8 @@ def build_criterion(
     Raises:
         ConfigError: an option that has no effect on this model.
     """
+    if isinstance(model, Detector) and model.task != "detect":
+        return segmentation_criterion(model, config, reduce=reduce)
     auxiliary, bins = len(model.head.auxiliary) > 0, model.head.bins
     _check(config, auxiliary)
     return AnchorCriterion(
@@ -132,6 +136,9 @@ def warmup_criterion(criterion: AnchorCriterion) -> AnchorCriterion:
 
 def _check(config: LossConfig, auxiliary: bool) -> None:
     default = LossConfig()
+    for name in ("regions", "semantic"):
+        if getattr(config, name) != getattr(default, name):
+            raise ConfigError(f"loss.{name} has no effect", "this model segments nothing", "leave it out")
     if not auxiliary:
         for name in ("auxiliary", "auxiliary_gain", "auxiliary_bound"):
             if (value := getattr(config, name)) != getattr(default, name):
