@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
 
 
@@ -17,7 +18,7 @@ def pool_to(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
     height, width = size_hw
     if (x.shape[2], x.shape[3]) == (height, width):
         return x
-    if x.shape[2] % height == 0 and x.shape[3] % width == 0:
+    if statically_known_true(x.shape[2] % height == 0) and statically_known_true(x.shape[3] % width == 0):
         return F.avg_pool2d(x, (x.shape[2] // height, x.shape[3] // width))
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         rows, columns = _averages(x.shape[2], height, x), _averages(x.shape[3], width, x)

@@ -143,7 +143,8 @@ class GatherDistribute(nn.Module):
         """Every level after the low stage, and the narrowed map of each level but the finest; finest first."""
         levels = given[self.has_context :]
         shared = self._gathered(self.low_fam, self.low_ifm, given, len(self.low_blocks))[::-1]
-        passed, narrowed = [levels[-1]], []
+        passed: list[Tensor] = [levels[-1]]
+        narrowed: list[Tensor] = []
         for i in reversed(range(len(self.low_blocks))):
             narrowed.insert(0, self.narrow[i](passed[0]))
             local = levels[i]
