@@ -74,11 +74,12 @@ def sparse_layer(layer: nn.Module, cells: VisibleCells) -> SparseLayer | None:
 
     Also of subclasses, such as norms with an activation of their own: what they compute stays, what they see changes.
     """
-    kind = _kind(layer)
+    kind: Any = _kind(layer)
     if kind is None or (isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and _stays_in_cells(layer)):
         return None
+    plain: Any = type(layer)
     own = {key: value.copy() if isinstance(value, dict) else value for key, value in vars(layer).items()}
-    sparse_type = _combined(kind, type(layer))
+    sparse_type = _combined(kind, plain)
     made = sparse_type.__new__(sparse_type)
     nn.Module.__init__(made)
     vars(made).update(own)
