@@ -10,11 +10,10 @@ from torch import Tensor
 
 from cloverleaf.assigners.anchor_ratio import find_candidates
 from cloverleaf.assigners.pair_costs import PairCosts, Slots, smallest
+from cloverleaf.assigners.points import DEFAULT_PAIRS, chunks
 from cloverleaf.ops.boxes import cxcywh_to_xyxy
 from cloverleaf.ops.cells import box_channels, decode_in_cells, gather_cells
 from cloverleaf.structures import AnchorAssignment, Targets
-
-_DEFAULT_PAIRS = 2**19  # 2 MiB of float32 a tensor: what a pass reads and writes stays in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class SimOtaAssigner:
     reach: float = 0.5
     top_candidates: int = 10
     bins: int = 0
-    max_pairs: int = _DEFAULT_PAIRS
+    max_pairs: int = DEFAULT_PAIRS
     published_rectangular: bool = False
 
     @torch.no_grad()
@@ -84,7 +83,7 @@ class SimOtaAssigner:
 
     def _match(self, costs: PairCosts, slots: Slots, targets: Targets) -> Tensor:
         """The target that takes each slot, ``(B * N,)``, -1 for none."""
-        parts = [self._choose(costs, *part) for part in _parts(len(targets), slots.width, self.max_pairs)]
+        parts = [self._choose(costs, *part) for part in chunks(len(targets), slots.width, self.max_pairs)]
         target, column = (torch.cat(part) for part in zip(*parts, strict=True))
         slot = targets.image_index[target] * slots.width + column
         real = ~slots.empty.flatten()[slot]
@@ -94,7 +93,7 @@ class SimOtaAssigner:
         taker[slot] = target
         disputed = (slot.bincount(minlength=len(taker)) > 1).nonzero()[:, 0]
         most = int(targets.image_index.bincount().max())
-        for first, last in _parts(len(disputed), most, self.max_pairs):
+        for first, last in chunks(len(disputed), most, self.max_pairs):
             taker[disputed[first:last]] = _cheapest_target(costs, disputed[first:last], slots.width, targets)
         return taker
 
@@ -105,12 +104,6 @@ class SimOtaAssigner:
         k = iou.topk(top, dim=1, sorted=False).values.sum(1).long().clamp_(min=1)
         row, column = smallest(cost, k, top)
         return row + first, column
-
-
-def _parts(number: int, width: int, max_pairs: int) -> list[tuple[int, int]]:
-    """``number`` rows of ``width`` in runs (first, last + 1) of at most `max_pairs` values, but at least one row."""
-    rows = max(max_pairs // max(width, 1), 1)
-    return [(first, min(first + rows, number)) for first in range(0, number, rows)]
 
 
 def _cheapest_target(costs: PairCosts, slots: Tensor, width: int, targets: Targets) -> Tensor:

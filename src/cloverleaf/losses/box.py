@@ -17,5 +17,5 @@ def ciou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor) -> tuple[Tensor, Tens
 
 
 def iou_loss(predicted_xyxy: Tensor, target_xyxy: Tensor, kind: IouKind) -> Tensor:
-    """Gold-YOLO's box loss: ``(n, 4)``, ``(n, 4)`` in one unit to ``(n,)``: 1 - IoU, in any of its generalised forms."""
+    """Gold-YOLO's box loss: ``(n, 4)``, ``(n, 4)`` in one unit to ``(n,)``: 1 - IoU, or one of its other forms."""
     return 1 - aligned_iou(predicted_xyxy, target_xyxy, kind, eps=_EPS)

@@ -40,12 +40,13 @@ def cell_middles(
 def expected_distances(distances: Tensor) -> Tensor:
     """``(..., 4 * R)`` raw distances -> ``(..., 4)``: the means of the distributions, or as they are where R is 1.
 
-    Computed in float32.
+    Computed in float32, or in the type of ``distances`` where that is wider.
     """
+    distances = distances.to(torch.promote_types(distances.dtype, torch.float32))
     if distances.shape[-1] == 4:
-        return distances.float()
-    probabilities = distances.float().unflatten(-1, (4, -1)).softmax(-1)
-    return probabilities @ torch.arange(probabilities.shape[-1], device=distances.device, dtype=torch.float32)
+        return distances
+    probabilities = distances.unflatten(-1, (4, -1)).softmax(-1)
+    return probabilities @ torch.arange(probabilities.shape[-1], device=distances.device, dtype=distances.dtype)
 
 
 def distances_to_boxes(distances: Tensor, points: Tensor) -> Tensor:

@@ -1,6 +1,12 @@
 """Nouns shared by every part: frozen, validated, without behaviour beyond their own data."""
 
-from cloverleaf.structures.assignment import AnchorAssigner, AnchorAssignment, AuxiliaryAssigner
+from cloverleaf.structures.assignment import (
+    AnchorAssigner,
+    AnchorAssignment,
+    AuxiliaryAssigner,
+    PointAssigner,
+    PointAssignment,
+)
 from cloverleaf.structures.batch import Batch, Targets
 from cloverleaf.structures.detections import Detections
 from cloverleaf.structures.features import FeatureSpec
@@ -19,6 +25,8 @@ __all__ = [
     "Detections",
     "FeatureSpec",
     "Instances",
+    "PointAssigner",
+    "PointAssignment",
     "Polygons",
     "RegionOutput",
     "Sample",
