@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from cloverleaf.data.cache import ImageCache, open_cache
+from cloverleaf.data.collate import TargetOptions
 from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_eval_loader, build_train_loader, collate, rectangle_hw, resolve_workers
@@ -121,11 +122,11 @@ def test_epoch_and_seed_change_samples_and_order(index):
 def test_labels_fit_the_augmented_pixels(index):
     """Objects are white on dark noise: most of what a mask covers must be white, whatever was drawn."""
     augment = replace(STRONG, mixup=0.0, hsv_s=0.0, hsv_h=0.0, hsv_v=0.0, copy_paste=0.0, mosaic9=0.0, paste_in=0.0)
-    loader = build_train_loader(index, data_config(), augment, epochs=9, seed=0, with_masks=True)
+    loader = build_train_loader(index, data_config(), augment, epochs=9, seed=0, targets=TargetOptions(masks=True))
     white, covered, boxes = 0, 0, 0
     for batch in epoch_of(loader, 0) + epoch_of(loader, 1):
         bright = batch.images[batch.targets.image_index].amin(1) > 150
-        masks = batch.targets.masks.bool()
+        masks = batch.targets.unpacked().masks.bool()
         assert masks.shape == (len(batch.targets), 64, 64)
         white, covered, boxes = white + (bright & masks).sum(), covered + masks.sum(), boxes + len(masks)
         box = batch.targets.boxes_xyxy
@@ -263,8 +264,8 @@ def test_cache_states_its_size_and_refuses_what_does_not_fit(index, caplog, monk
 
 def test_collate_without_objects_and_with_crowds(index):
     empty = load_sample(index, 0, 64, augmenting=False)
-    batch = collate([replace(empty, image=np.zeros((64, 64, 3), np.uint8))] * 2, with_masks=True)
-    assert batch.targets.boxes_xyxy.shape == (0, 4) and batch.targets.masks.shape == (0, 64, 64)
+    batch = collate([replace(empty, image=np.zeros((64, 64, 3), np.uint8))] * 2, TargetOptions(masks=True))
+    assert batch.targets.boxes_xyxy.shape == (0, 4) and batch.targets.unpacked().masks.shape == (0, 64, 64)
     assert batch.targets.num_images == 2 and batch.targets.image_index.dtype == torch.int64
     crowd = load_sample(index, 3, 64, augmenting=False)
     assert crowd.crowd.sum() == 1 and len(load_sample(index, 3, 64, augmenting=True)) == 2

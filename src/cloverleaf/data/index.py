@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloverleaf.data.records import RunLength
 from cloverleaf.errors import DataError
 from cloverleaf.structures.sample import Polygons
 
-SCHEMA = 1
+SCHEMA = 2
 META = "meta.json"
 
 # name: (dtype, trailing shape). N images, M objects, R rings, P points.
@@ -51,8 +52,8 @@ class ImageObjects:
         crowd: ``(n,)`` bool.
         areas: ``(n,)`` float64 square pixels: of the mask where the dataset says so, else of the box.
         identities: ``(n,)`` int64, -1 for none; None when the dataset has no identities.
-        polygons: per object its outer outlines on pixel edges (run-length masks are traced when the index is built;
-            holes are not kept here, `DetectionIndex.to_coco` has the exact mask); None when the dataset has none.
+        polygons: per object its outlines on pixel edges (run-length masks are traced when the index is built, with
+            their holes; see `cloverleaf.data.outline`); None when the dataset has none.
     """
 
     boxes_xyxy: npt.NDArray[np.float64]
@@ -194,6 +195,17 @@ class DetectionIndex:
             identities=np.array(self._arrays["identities"][rows]) if self.has_identities else None,
             polygons=tuple(self._rings(row) for row in range(start, stop)) if self.has_polygons else None,
         )
+
+    def outlined(self) -> npt.NDArray[np.bool_]:
+        """``(M,)`` bool: which objects have an outline or a mask."""
+        return np.diff(self._arrays["object_rings"]) > 0
+
+    def run_lengths(self, i: int) -> list[RunLength | None]:
+        """The exact masks of image ``i``'s objects, None for those that are given otherwise."""
+        start, stop = (int(value) for value in self.object_offsets[i : i + 2])
+        edges = self._arrays["rle_offsets"][start : stop + 1].tolist()
+        blob, size_hw = self._arrays["rle_blob"], self.size_hw(i)
+        return [RunLength(size_hw, bytes(blob[a:b])) if b > a else None for a, b in itertools.pairwise(edges)]
 
     def _rings(self, row: int) -> Polygons:
         first, last = (int(value) for value in self._arrays["object_rings"][row : row + 2])

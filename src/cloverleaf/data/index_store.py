@@ -52,7 +52,7 @@ def find_index(directory: Path) -> DetectionIndex | None:
     try:
         return DetectionIndex(directory)
     except DataError as error:
-        logger.warning("the dataset index is damaged and is built again: %s", error)
+        logger.warning("the dataset index cannot be used and is built again: %s", error)
         broken = directory.with_name(f"{directory.name}.broken-{uuid.uuid4().hex[:8]}")
         try:
             directory.rename(broken)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -15,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cloverleaf.data.cache import ImageCache, open_cache
+from cloverleaf.data.collate import TargetOptions, collate
 from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.data.cpus import local_processes, usable_cpus
 from cloverleaf.data.image_io import resized_hw
@@ -22,9 +22,8 @@ from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.policy import FirstTime, TrainPolicy, load_sample, mosaic_allowed
 from cloverleaf.data.sampler import EpochSampler, EvalBatchSampler, Key, TrainBatchSampler
 from cloverleaf.data.transforms.geometry import GREY, letterbox_sample
-from cloverleaf.data.transforms.polygons import fill_mask
 from cloverleaf.errors import ImageError
-from cloverleaf.structures import Batch, Sample, Targets
+from cloverleaf.structures import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -141,60 +140,6 @@ def rectangle_hw(aspect: npt.NDArray[np.floating], image_size: int, stride: int)
     return height, width
 
 
-def collate(samples: Sequence[Sample], *, with_masks: bool = False) -> Batch:
-    """Stack samples of one size into a `Batch`; crowd objects are left out of the targets.
-
-    Args:
-        samples: at least one, all of one size.
-        with_masks: also fill the outlines to ``(M, H, W)`` masks (an object without outline gets its box).
-    """
-    kept = [~s.crowd if s.crowd is not None else np.ones(len(s), bool) for s in samples]
-    counts = [int(keep.sum()) for keep in kept]
-    pairs = list(zip(samples, kept, strict=True))
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
-    boxes = np.concatenate([sample.boxes_xyxy[keep] for sample, keep in pairs]).astype(np.float32)
-    labels = np.concatenate([sample.labels[keep] for sample, keep in pairs]).astype(np.int64)
-    identities = tags = masks = None
-    if any(sample.identities is not None for sample in samples):
-        identities = torch.from_numpy(np.concatenate([_identities(sample)[keep] for sample, keep in pairs]))
-    known_tags = [sample.tags for sample in samples if sample.tags is not None]
-    if known_tags:
-        tags = torch.from_numpy(
-            np.stack([np.zeros_like(known_tags[0]) if sample.tags is None else sample.tags for sample in samples])
-        )
-    if with_masks:
-        drawn = [_mask(sample, i) for sample, keep in pairs for i in np.flatnonzero(keep).tolist()]
-        masks = torch.from_numpy(np.stack(drawn) if drawn else np.zeros((0, *samples[0].size_hw), np.uint8))
-    targets = Targets(
-        boxes_xyxy=torch.from_numpy(boxes),
-        labels=torch.from_numpy(labels),
-        image_index=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts)),
-        num_images=len(samples),
-        masks=masks,
-        identities=identities,
-        tags=tags,
-    )
-    return Batch(
-        images=images,
-        targets=targets,
-        image_ids=torch.tensor([sample.image_id for sample in samples]),
-        original_hw=torch.tensor([sample.original_hw for sample in samples]),
-        letterbox=torch.tensor([sample.letterbox or (1.0, 1.0, 0.0, 0.0) for sample in samples], dtype=torch.float32),
-    )
-
-
-def _identities(sample: Sample) -> npt.NDArray[np.int64]:
-    return np.full(len(sample), -1, np.int64) if sample.identities is None else sample.identities
-
-
-def _mask(sample: Sample, i: int) -> npt.NDArray[np.uint8]:
-    rings = sample.polygons[i] if sample.polygons is not None else ()
-    if not rings:
-        x1, y1, x2, y2 = sample.boxes_xyxy[i].tolist()
-        rings = (np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32),)
-    return fill_mask(rings, sample.size_hw)
-
-
 def build_train_loader(
     index: DetectionIndex,
     data: DataConfig,
@@ -204,17 +149,20 @@ def build_train_loader(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-    with_masks: bool = False,
+    targets: TargetOptions | None = None,
 ) -> DataLoader[Any]:
     """The training loader of this process; its batches are `Batch`es of ``data.batch_size / world_size`` samples.
 
+    ``targets`` says what they hold beside boxes and labels; masks come packed (`Targets.unpacked`).
     Call ``loader.batch_sampler.sampler.set_epoch(epoch)`` before each epoch, or ``.resume(epoch, start)``.
     """
     cache = open_cache(index, data.image_size, data.cache, area=False)
-    dataset = TrainDataset(TrainPolicy(index, augment, data.image_size, seed, cache), epochs)
+    options = targets or TargetOptions()
+    policy = TrainPolicy(index, augment, data.image_size, seed, cache, semantic=options.semantic)
+    dataset = TrainDataset(policy, epochs)
     sampler = EpochSampler(len(index), seed=seed, rank=rank, world_size=world_size)
     batches = TrainBatchSampler(sampler, max(1, data.batch_size // world_size))
-    return _loader(dataset, batches, data.workers, functools.partial(collate, with_masks=with_masks))
+    return _loader(dataset, batches, data.workers, functools.partial(collate, options=options))
 
 
 def build_sample_loader(
@@ -239,13 +187,12 @@ def build_eval_loader(
     batch_size: int | None = None,
     rank: int = 0,
     world_size: int = 1,
-    with_masks: bool = False,
 ) -> DataLoader[Any]:
     """The evaluation loader of this process; every image is seen once over all processes, ``image_ids`` say which."""
     cache = open_cache(index, data.image_size, data.cache, area=True)
     dataset = EvalDataset(index, data.image_size, data.rectangular_eval, batch_size or data.batch_size, stride, cache)
     batches = EvalBatchSampler(dataset.batches, rank=rank, world_size=world_size)
-    return _loader(dataset, batches, data.workers, functools.partial(collate, with_masks=with_masks))
+    return _loader(dataset, batches, data.workers, collate)
 
 
 def resolve_workers(workers: int) -> int:

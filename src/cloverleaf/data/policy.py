@@ -52,7 +52,13 @@ def mosaic_allowed(epoch: int, epochs: int, augment: AugmentConfig) -> bool:
 
 
 def load_sample(
-    index: DetectionIndex, i: int, image_size: int, cache: ImageCache | None = None, *, augmenting: bool
+    index: DetectionIndex,
+    i: int,
+    image_size: int,
+    cache: ImageCache | None = None,
+    *,
+    augmenting: bool,
+    semantic: bool = False,
 ) -> Sample:
     """Read image ``i``, its longer side scaled to ``image_size``, with its objects in pixels of the scaled image.
 
@@ -62,6 +68,7 @@ def load_sample(
         image_size: longer side of the result.
         cache: of the same size, or None.
         augmenting: bilinear instead of area averaging when shrinking; crowd objects are left out.
+        semantic: keep the crowd objects, and say what the image covers.
 
     Raises:
         ImageError: the file cannot be read.
@@ -85,9 +92,10 @@ def load_sample(
         tags=index.tags(i),
         image_id=index.image_id(i),
         original_hw=original_hw,
+        covered=(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32),) if semantic else None,
     )
     sides = sample.boxes_xyxy[:, 2:] - sample.boxes_xyxy[:, :2]
-    keep = np.all(sides > 0, axis=1) & ~(objects.crowd & augmenting)
+    keep = np.all(sides > 0, axis=1) & ~(objects.crowd & (augmenting and not semantic))
     if not keep.all():
         sample = select(sample, keep)
     return move(sample, (image.shape[1] / width, image.shape[0] / height, 0.0, 0.0))
@@ -117,6 +125,7 @@ class TrainPolicy:
         image_size: side of the square result, and longer side of the images before augmentation.
         seed: of the run.
         cache: decoded images of that size, or None.
+        semantic: samples keep their crowd objects and know what is padding.
     """
 
     def __init__(
@@ -126,7 +135,10 @@ class TrainPolicy:
         image_size: int,
         seed: int,
         cache: ImageCache | None = None,
+        *,
+        semantic: bool = False,
     ) -> None:
+        self.semantic = semantic
         self.index, self.augment, self.image_size, self.seed, self.cache = index, augment, image_size, seed, cache
         self._first_time = FirstTime(len(index))
 
@@ -160,7 +172,9 @@ class TrainPolicy:
         for step in range(len(self.index)):
             row = (i + step) % len(self.index)
             try:
-                return load_sample(self.index, row, self.image_size, self.cache, augmenting=True)
+                return load_sample(
+                    self.index, row, self.image_size, self.cache, augmenting=True, semantic=self.semantic
+                )
             except ImageError as error:
                 if self._first_time(row):
                     logger.warning("%s; the next image takes its place in training", error)

@@ -26,6 +26,7 @@ class Sample:
         image_id: id in the dataset.
         original_hw: size of the stored image.
         letterbox: (scale_x, scale_y, pad_left, pad_top) from original to ``image``; None once it is not such a map.
+        covered: rings around what comes from stored images, the rest being padding; None where nobody asked.
     """
 
     image: npt.NDArray[np.uint8]
@@ -38,6 +39,7 @@ class Sample:
     image_id: int = -1
     original_hw: tuple[int, int] = (0, 0)
     letterbox: tuple[float, float, float, float] | None = (1.0, 1.0, 0.0, 0.0)
+    covered: Polygons | None = None
 
     @property
     def size_hw(self) -> tuple[int, int]:

@@ -108,6 +108,9 @@ def warp(sample: Sample, draw: PerspectiveDraw, output_hw: tuple[int, int]) -> S
         sample.boxes_xyxy * draw.scale, boxes, np.where(outlined, _MIN_AREA_OUTLINE, _MIN_AREA_BOX)
     )  # fmt: skip
     warped = replace(sample, image=image, boxes_xyxy=boxes.astype(np.float32), polygons=moved)
+    if sample.covered is not None:
+        turned = outlines.map_points([sample.covered], lambda points: transform_points(points, matrix))
+        warped = replace(warped, covered=turned[0])
     return select(warped if identity else replace(warped, letterbox=None), keep)
 
 
@@ -173,11 +176,9 @@ def flip(sample: Sample, *, horizontal: bool = False, vertical: bool = False) ->
     if vertical:
         boxes[:, [1, 3]] = height - boxes[:, [3, 1]]
         sign[1], offset[1] = -1, height
-    moved = sample.polygons
-    if moved is not None:
-        moved = outlines.map_points(moved, lambda points: points * sign + offset)
     image = cv2.flip(sample.image, -1 if horizontal and vertical else 1 if horizontal else 0)
-    return replace(sample, image=image, boxes_xyxy=boxes, polygons=moved, letterbox=None)
+    moved = outlines.map_sample(sample, lambda points: points * sign + offset)
+    return replace(moved, image=image, boxes_xyxy=boxes, letterbox=None)
 
 
 def letterbox_sample(sample: Sample, size_hw: int | tuple[int, int], *, scale_up: bool = True) -> Sample:
@@ -193,8 +194,6 @@ def move(sample: Sample, transform: LetterboxTransform) -> Sample:
     before, noted = sample.letterbox, None
     if before is not None:
         noted = before[0] * scale_x, before[1] * scale_y, before[2] * scale_x + left, before[3] * scale_y + top
-    moved = sample.polygons
-    if moved is not None:
-        moved = outlines.map_points(moved, lambda points: points * scale + offset)
     boxes = sample.boxes_xyxy * np.tile(scale, 2) + np.tile(offset, 2)
-    return replace(sample, boxes_xyxy=boxes, polygons=moved, letterbox=noted)
+    moved = outlines.map_sample(sample, lambda points: points * scale + offset)
+    return replace(moved, boxes_xyxy=boxes, letterbox=noted)

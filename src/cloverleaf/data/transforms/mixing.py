@@ -81,13 +81,18 @@ def _compose(tiles: Sequence[Sample], corners_xy: Sequence[tuple[int, int]], can
         if x2 > x1 and y2 > y1:
             canvas[y1:y2, x1:x2] = tile.image[y1 - y : y2 - y, x1 - x : x2 - x]
         boxes = tile.boxes_xyxy + np.array([x, y, x, y], np.float32)
-        moved = None if tile.polygons is None else outlines.shift(tile.polygons, x, y)
-        placed.append(replace(tile, boxes_xyxy=boxes, polygons=moved))
+        corner = np.array([x, y], np.float32)
+        moved = outlines.map_sample(tile, lambda points, corner=corner: points + corner)  # type: ignore[misc]
+        placed.append(replace(moved, boxes_xyxy=boxes))
     joined = join(canvas, placed)
     boxes = joined.boxes_xyxy.clip(0, np.array([width, height] * 2, np.float32))
-    if joined.polygons is None:
-        return replace(joined, boxes_xyxy=boxes)
-    return replace(joined, boxes_xyxy=boxes, polygons=outlines.clip(joined.polygons, (0, 0, width, height)))
+    window = (0, 0, width, height)
+    return replace(
+        joined,
+        boxes_xyxy=boxes,
+        polygons=None if joined.polygons is None else outlines.clip(joined.polygons, window),
+        covered=None if joined.covered is None else outlines.clip([joined.covered], window)[0],
+    )
 
 
 def mixup(first: Sample, second: Sample, ratio: float) -> Sample:

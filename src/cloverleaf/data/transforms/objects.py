@@ -34,6 +34,7 @@ def join(image: npt.NDArray[np.uint8], parts: Sequence[Sample]) -> Sample:
     identified = any(part.identities is not None for part in parts)
     crowded = any(part.crowd is not None for part in parts)
     tags = [part.tags for part in parts if part.tags is not None]
+    covered = [part.covered for part in parts if part.covered is not None]
     empty: tuple[Polygons, ...] = ((),)
     polygons = tuple(chain.from_iterable(part.polygons or empty * len(part) for part in parts))
     return replace(
@@ -46,6 +47,7 @@ def join(image: npt.NDArray[np.uint8], parts: Sequence[Sample]) -> Sample:
         crowd=np.concatenate([_or_fill(part.crowd, len(part), 0).astype(bool) for part in parts]) if crowded else None,
         tags=np.maximum.reduce(tags) if tags else None,
         letterbox=None,
+        covered=tuple(chain.from_iterable(covered)) if covered else None,
     )
 
 

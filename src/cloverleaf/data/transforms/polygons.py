@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cloverleaf.structures import Polygons
+from cloverleaf.structures import Polygons, Sample
 
 Points = npt.NDArray[np.float32]
 
@@ -23,6 +24,13 @@ def map_points(polygons: Sequence[Polygons], function: Callable[[Points], npt.ND
     ends = np.cumsum([len(ring) for ring in rings]).tolist()
     pieces = iter([moved[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)])
     return tuple(tuple(next(pieces) for _ in rings) for rings in polygons)
+
+
+def map_sample(sample: Sample, function: Callable[[Points], npt.NDArray[Any]]) -> Sample:
+    """The sample with the points of its outlines and of what is covered mapped."""
+    moved = None if sample.polygons is None else map_points(sample.polygons, function)
+    covered = None if sample.covered is None else map_points([sample.covered], function)[0]
+    return replace(sample, polygons=moved, covered=covered)
 
 
 def shift(polygons: Sequence[Polygons], x: float, y: float) -> tuple[Polygons, ...]:
@@ -86,24 +94,34 @@ def _clip_ring(ring: Points, window_xyxy: tuple[float, float, float, float]) -> 
     return ring if len(ring) >= 3 else None
 
 
+def areas(polygons: Sequence[Polygons]) -> npt.NDArray[np.float64]:
+    """Area of each object's rings, holes taken off -> ``(n,)`` square pixels, 0 without an outline."""
+    return np.array([sum(abs(cv2.contourArea(ring)) for ring in rings) for rings in polygons], np.float64)
+
+
 def fill_mask(rings: Polygons, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Pixels whose centre lies in one of the rings (their union) -> ``(H, W)`` uint8 in {0, 1}.
+    """Pixels whose centre lies in one of the rings (their union) -> ``(H, W)`` uint8 in {0, 1}."""
+    mask = np.zeros(size_hw, np.uint8)
+    fill_into(mask, rings, 1)
+    return mask
+
+
+def fill_into(canvas: npt.NDArray[Any], rings: Polygons, value: int) -> None:
+    """Set the pixels of the ``(H, W)`` canvas whose centre lies in one of the rings.
 
     OpenCV draws the rim of a filled polygon as well; the rim is kept only where the centre test agrees, by filling at
     a scale where it is a quarter of a pixel wide and sampling the centres.
     """
-    mask = np.zeros(size_hw, np.uint8)
     box, known = extents([rings])
     if not known[0]:
-        return mask
+        return
     x1, y1 = np.maximum(np.floor(box[0, :2]), 0).astype(int)
-    x2, y2 = np.minimum(np.ceil(box[0, 2:]), size_hw[::-1]).astype(int)
+    x2, y2 = np.minimum(np.ceil(box[0, 2:]), canvas.shape[::-1]).astype(int)
     if x2 <= x1 or y2 <= y1:
-        return mask
+        return
     fine = np.zeros(((y2 - y1) * 4, (x2 - x1) * 4), np.uint8)
     origin = np.array([x1, y1], np.float32)
     for ring in rings:
         points = np.round(((ring - origin) * 4 - 0.5) * 16).astype(np.int32)
         cv2.fillPoly(fine, [points], 1, shift=4)
-    mask[y1:y2, x1:x2] = fine[2::4, 2::4] & fine[1::4, 1::4]
-    return mask
+    canvas[y1:y2, x1:x2][(fine[2::4, 2::4] & fine[1::4, 1::4]).astype(bool)] = value
