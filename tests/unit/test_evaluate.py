@@ -19,7 +19,7 @@ from cloverleaf.cli.val import val
 from cloverleaf.data.config import DataConfig
 from cloverleaf.data.source import open_index
 from cloverleaf.errors import ConfigError, DataError
-from cloverleaf.evaluation.coco import METRIC_NAMES
+from cloverleaf.evaluation.average_precision import METRIC_NAMES
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.metadata import WeightsMetadata

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from cloverleaf.errors import DataError
-from cloverleaf.evaluation.coco import METRIC_NAMES, CocoEvaluator
+from cloverleaf.evaluation.average_precision import METRIC_NAMES
+from cloverleaf.evaluation.coco import CocoEvaluator
 from cloverleaf.evaluation.confusion import confusion_matrix
 from cloverleaf.evaluation.curves import confidence_curves
 from cloverleaf.evaluation.matching import claim_targets, match_one_to_one

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloverleaf.evaluation.average_precision import average_precisions, coco_api
 from cloverleaf.evaluation.confusion import ConfusionMatrix, confusion_matrix
 from cloverleaf.evaluation.curves import Curves, confidence_curves
 from cloverleaf.evaluation.matching import claim_targets
 from cloverleaf.evaluation.table import DetectionTable, ObjectTable
-
-METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def finite_or_none(value: float) -> float | None:
@@ -135,7 +134,7 @@ class CocoEvaluator:
             raise ValueError(f"max_detections must be three ascending numbers, got {max_detections}")
         self._max_detections = list(max_detections)
         self._objects = ObjectTable.from_coco(ground_truth)
-        self._coco = _coco_api(ground_truth, self._objects)
+        self._coco = coco_api(ground_truth, self._objects)
         self._tables: list[DetectionTable] = []
 
     @property
@@ -164,7 +163,8 @@ class CocoEvaluator:
         detections = DetectionTable.concatenate(self._tables)
         objects = self._objects
         _, labels = objects.locate(detections)
-        values, ap, ap50 = self._average_precisions(detections)
+        found = average_precisions(self._coco, objects, detections, "bbox", self._max_detections)
+        ap, ap50 = found.ap, found.ap50
         correct, counted = claim_targets(objects, detections, iou=0.5)
         counts = objects.objects_per_class()
         curves = confidence_curves(correct[counted, None], detections.scores[counted], labels[counted], counts)
@@ -177,7 +177,7 @@ class CocoEvaluator:
             for k, (name, category, count) in enumerate(names)
         )
         return CocoMetrics(
-            values=values,
+            values=found.values,
             per_class=per_class,
             precision=_mean(precision),
             recall=_mean(recall),
@@ -190,64 +190,8 @@ class CocoEvaluator:
             detections=len(detections),
         )
 
-    def _average_precisions(self, detections: DetectionTable) -> tuple[dict[str, float], list[float], list[float]]:
-        """The twelve numbers, and AP and AP50 per class in the order of the categories."""
-        ids = self._objects.category_ids
-        if not ids or not len(self._objects.image_ids):
-            return dict.fromkeys(METRIC_NAMES, math.nan), [math.nan] * len(ids), [math.nan] * len(ids)
-        from faster_coco_eval import COCOeval_faster
-
-        results = self._coco.loadRes(detections.to_rows())
-        judge = COCOeval_faster(self._coco, results, "bbox", print_function=_silent)
-        judge.params.maxDets = self._max_detections
-        judge.evaluate()
-        judge.accumulate()
-        precision = np.asarray(judge.eval["precision"])  # (T, R, K, A, M), -1 where undefined
-        recall = np.asarray(judge.eval["recall"])  # (T, K, A, M)
-        every = precision[..., 0, -1]
-        numbers = [every, every[:1], every[5:6], *(precision[..., area, -1] for area in (1, 2, 3))]
-        numbers += [recall[..., 0, m] for m in range(3)] + [recall[..., area, -1] for area in (1, 2, 3)]
-        values = {name: _defined_mean(number) for name, number in zip(METRIC_NAMES, numbers, strict=True)}
-        column = {category_id: k for k, category_id in enumerate(sorted(ids))}
-        ap = [_defined_mean(every[:, :, column[category_id]]) for category_id in ids]
-        ap50 = [_defined_mean(every[:1, :, column[category_id]]) for category_id in ids]
-        return values, ap, ap50
-
-
-def _silent(*_: object) -> None:
-    """Takes the place of print."""
-
-
-def _defined_mean(values: npt.NDArray[Any]) -> float:
-    """Mean of the values above -1 (COCO's mark for undefined), NaN where there are none."""
-    defined = values[values > -1]
-    return float(defined.mean()) if defined.size else math.nan
-
 
 def _mean(values: npt.NDArray[Any]) -> float:
     """Mean of the values that are no NaN, NaN where there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else math.nan
-
-
-def _coco_api(ground_truth: Mapping[str, Any], objects: ObjectTable) -> Any:
-    """The ground truth as the metric library wants it, without what boxes do not need."""
-    from faster_coco_eval import COCO
-
-    known_images, known_categories = set(objects.image_ids.tolist()), set(objects.category_ids)
-    annotations = [
-        {
-            "image_id": int(row["image_id"]),
-            "category_id": row["category_id"],
-            "bbox": [float(value) for value in row["bbox"]],
-            "area": float(row["area"]) if row.get("area") is not None else float(row["bbox"][2] * row["bbox"][3]),
-            "iscrowd": int(row.get("iscrowd", 0)),
-        }
-        for row in ground_truth.get("annotations", [])
-        if row["image_id"] in known_images and row["category_id"] in known_categories
-    ]
-    for number, row in enumerate(annotations, start=1):
-        row["id"] = number
-    categories = [{"id": i, "name": name} for i, name in zip(objects.category_ids, objects.class_names, strict=True)]
-    images = [{"id": image_id} for image_id in objects.image_ids.tolist()]
-    return COCO({"images": images, "categories": categories, "annotations": annotations}, print_function=_silent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cloverleaf.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+RunLengths = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,14 @@ class DetectionTable:
         category_ids: ``(n,)`` int64, ids of the dataset (not labels).
         boxes_xywh: ``(n, 4)`` float64, pixels of the original image, left, top, width, height.
         scores: ``(n,)`` float64.
+        segmentations: n COCO run-length masks (``size`` and ``counts``, as text), or None without masks.
     """
 
     image_ids: IntArray
     category_ids: IntArray
     boxes_xywh: FloatArray
     scores: FloatArray
+    segmentations: tuple[RunLengths, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -41,7 +45,12 @@ class DetectionTable:
 
     @classmethod
     def from_xyxy(
-        cls, image_ids: IntArray, category_ids: IntArray, boxes_xyxy: npt.NDArray[Any], scores: npt.NDArray[Any]
+        cls,
+        image_ids: IntArray,
+        category_ids: IntArray,
+        boxes_xyxy: npt.NDArray[Any],
+        scores: npt.NDArray[Any],
+        segmentations: Sequence[RunLengths] | None = None,
     ) -> DetectionTable:
         """From corner boxes ``(n, 4)``; rounds like the published evaluation: boxes to 3 decimals, scores to 5."""
         boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
@@ -51,6 +60,7 @@ class DetectionTable:
             np.asarray(category_ids, np.int64),
             np.round(xywh, 3),
             np.asarray(scores, np.float64).round(5),
+            None if segmentations is None else tuple(segmentations),
         )
 
     @classmethod
@@ -66,6 +76,7 @@ class DetectionTable:
                 np.array([row["category_id"] for row in rows], np.int64),
                 np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4),
                 np.array([row["score"] for row in rows], np.float64),
+                tuple(row["segmentation"] for row in rows) if rows and "segmentation" in rows[0] else None,
             )
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(
@@ -76,23 +87,48 @@ class DetectionTable:
 
     @classmethod
     def concatenate(cls, tables: Sequence[DetectionTable]) -> DetectionTable:
-        """All rows of all tables, in order."""
+        """All rows of all tables, in order; with masks where all of them have masks."""
+        tables = [table for table in tables if len(table)]
         if not tables:
             return cls.empty()
+        masked = [table.segmentations for table in tables if table.segmentations is not None]
         return cls(
             np.concatenate([table.image_ids for table in tables]),
             np.concatenate([table.category_ids for table in tables]),
             np.concatenate([table.boxes_xywh for table in tables]),
             np.concatenate([table.scores for table in tables]),
+            tuple(chain.from_iterable(masked)) if len(masked) == len(tables) else None,
         )
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """COCO results rows, ready for JSON."""
+    def require_masks(self) -> DetectionTable:
+        """The table itself.
+
+        Raises:
+            DataError: it has detections, but no masks.
+        """
+        if len(self) and self.segmentations is None:
+            raise DataError(
+                what="these detections have no masks",
+                why="their rows have no `segmentation`",
+                fix="give a COCO run length for every row",
+            )
+        return self
+
+    def to_rows(self, *, masks: bool = True) -> list[dict[str, Any]]:
+        """COCO results rows, ready for JSON.
+
+        Args:
+            masks: write ``segmentation`` too, where there are masks.
+        """
         columns = (self.image_ids.tolist(), self.category_ids.tolist(), self.boxes_xywh.tolist(), self.scores.tolist())
-        return [
+        rows: list[dict[str, Any]] = [
             {"image_id": image, "category_id": category, "bbox": box, "score": score}
             for image, category, box, score in zip(*columns, strict=True)
         ]
+        if masks and self.segmentations is not None:
+            for row, segmentation in zip(rows, self.segmentations, strict=True):
+                row["segmentation"] = segmentation
+        return rows
 
     @property
     def boxes_xyxy(self) -> FloatArray:
