@@ -192,7 +192,8 @@ def main() -> None:
     for result in results:
         peaks = ", ".join(f"{name} {mib:.0f} MiB" for name, mib in result["peak_mib"].items())
         print(
-            f"{result['assigner']:12} {result['objects_per_image']:4} objects an image: {result['positions']} positions,"
+            f"{result['assigner']:12} {result['objects_per_image']:4} objects an image:"
+            f" {result['positions']} positions,"
             f" {result['positions_that_differ']} differ, scores by {result['largest_score_difference']:.1e};"
             f" ours {result['ours_ms']:.1f} ms, plain {result['plain_ms']:.1f} ms,"
             f" ratio {result['plain_over_ours']:.1f}; peak memory {peaks}"

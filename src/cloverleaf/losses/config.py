@@ -1,4 +1,4 @@
-"""Gains and options of the anchor-based criterion; every field is a `--set loss.x=` option."""
+"""Gains and options of the criteria; every field is a `--set loss.x=` option."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from cloverleaf.losses.dense_config import DenseLossConfig
 from cloverleaf.losses.segmentation_config import RegionLossConfig, SemanticLossConfig
 
 Gain = Annotated[float, Field(ge=0)]
@@ -33,6 +34,7 @@ class LossConfig:
         auxiliary_gain: weight of the auxiliary head's loss against the lead's.
         auxiliary_bound: limit the objectness of coarse labels by the distance to the object; see
             `cloverleaf.losses.objectness.coarse_bound`.
+        dense: gains and options of anchor-free heads; none of the above are theirs.
         regions: gains of Mask R-CNN.
         semantic: gains and options of PointRend.
     """
@@ -53,5 +55,6 @@ class LossConfig:
     auxiliary: Literal["independent", "lead-guided", "coarse-to-fine"] = "coarse-to-fine"
     auxiliary_gain: Annotated[float, Field(gt=0)] = 0.25
     auxiliary_bound: bool = False
+    dense: DenseLossConfig = Field(default_factory=DenseLossConfig)
     regions: RegionLossConfig = Field(default_factory=RegionLossConfig)
     semantic: SemanticLossConfig = Field(default_factory=SemanticLossConfig)

@@ -14,6 +14,7 @@ from cloverleaf.losses.box import ciou_loss
 from cloverleaf.losses.classify import binary_cross_entropy, smooth_one_hot
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.objectness import coarse_bound, last_value
+from cloverleaf.losses.output import LossOutput
 from cloverleaf.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from cloverleaf.ops.cells import (
     anchors_in_cells,
@@ -32,28 +33,14 @@ _BALANCE_DECAY = 0.9999
 _BALANCE_STRIDE = 16  # the level whose weight stays 1
 
 
-@dataclass(frozen=True, slots=True)
-class LossOutput:
-    """The loss of a batch.
-
-    Attributes:
-        total: scalar to minimise: the sum of the items times the batch size (published: gradients add up over images).
-            In a distributed run it is this process's share: the shares of all processes add up to the total.
-        items: the detached, gain-weighted parts "box", "obj" and "cls", not multiplied by the batch size; of the whole
-            batch in a distributed run.
-    """
-
-    total: Tensor
-    items: dict[str, Tensor]
-
-
 class AnchorCriterion(nn.Module):
     """YOLOv7's loss (arXiv 2207.02696 and its published implementation) for any anchor assigner.
 
     Per level: CIoU loss of the matched cells (mean), cross-entropy of their classes (mean, left out for one class) and
     cross-entropy of the objectness of all cells (mean, weighted by level), whose target is the detached CIoU of the
     matched prediction; where several matches share a cell the last one counts. An auxiliary head adds the same loss
-    times `auxiliary_gain`. Computed in float32 whatever the autocast state.
+    times `auxiliary_gain`. Computed in float32 whatever the autocast state. The items are "box", "obj" and "cls";
+    `total` is their sum times the batch size.
 
     Args:
         config: gains and options.

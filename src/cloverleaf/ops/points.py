@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cloverleaf.ops.precision import at_least_float32
+
 
 def level_sizes(strides: Sequence[int], size_hw: tuple[int, int]) -> list[tuple[int, int]]:
     """``(height, width)`` in cells of each level for a network input of ``size_hw``."""
@@ -42,7 +44,7 @@ def expected_distances(distances: Tensor) -> Tensor:
 
     Computed in float32, or in the type of ``distances`` where that is wider.
     """
-    distances = distances.to(torch.promote_types(distances.dtype, torch.float32))
+    distances = at_least_float32(distances)
     if distances.shape[-1] == 4:
         return distances
     probabilities = distances.unflatten(-1, (4, -1)).softmax(-1)
