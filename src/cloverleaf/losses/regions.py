@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cloverleaf.errors import ConfigError
-from cloverleaf.losses.criteria import LossOutput
+from cloverleaf.losses.output import LossOutput
 from cloverleaf.losses.segmentation_config import RegionLossConfig
 from cloverleaf.losses.shares import weighted_by_images
 from cloverleaf.structures import RegionOutput, Targets
@@ -42,7 +42,8 @@ class RegionCriterion(nn.Module):
     Everything as torchvision computes it: cross-entropy of sampled anchors and of sampled regions, smooth L1 of the
     positive ones' boxes, binary cross-entropy of the 28x28 masks of the right class. Which anchors and regions are
     sampled is drawn from PyTorch's generator, so equal seeds give equal losses. Computed in float32 whatever the
-    autocast state. In a distributed run each process takes its own means.
+    autocast state. The total is the sum of the items times the number of images. In a distributed run each process
+    takes its own means.
 
     Args:
         config: gains.

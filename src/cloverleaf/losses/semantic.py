@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloverleaf.errors import ConfigError
-from cloverleaf.losses.criteria import LossOutput
+from cloverleaf.losses.output import LossOutput
 from cloverleaf.losses.segmentation_config import SemanticLossConfig
 from cloverleaf.losses.shares import weighted_by_images
 from cloverleaf.ops.point_sample import labels_at, sample_at, uncertainty
@@ -31,7 +31,8 @@ class SemanticCriterion(nn.Module):
     """Mean cross-entropy of the coarse logits and of N refined points per image, pixels labelled 255 left out.
 
     Points are drawn from PyTorch's generator, so equal seeds give equal losses. Computed in float32 whatever the
-    autocast state. In a distributed run each process takes its own means.
+    autocast state. The total is the sum of the items times the number of images. In a distributed run each process
+    takes its own means.
 
     Args:
         config: gains and options.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from cloverleaf.losses.criteria import LossOutput
+from cloverleaf.losses.output import LossOutput
 
 
 def weighted_by_images(
