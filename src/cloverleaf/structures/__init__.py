@@ -10,6 +10,8 @@ from cloverleaf.structures.assignment import (
 from cloverleaf.structures.batch import Batch, Targets
 from cloverleaf.structures.detections import Detections
 from cloverleaf.structures.features import FeatureSpec
+from cloverleaf.structures.label_map import LabelMap
+from cloverleaf.structures.masks import Mask
 from cloverleaf.structures.outputs import AidedOutput, AnchorOutput, DenseOutput
 from cloverleaf.structures.sample import Polygons, Sample
 from cloverleaf.structures.segmentation import Instances, RegionOutput, SemanticOutput
@@ -25,6 +27,8 @@ __all__ = [
     "Detections",
     "FeatureSpec",
     "Instances",
+    "LabelMap",
+    "Mask",
     "PointAssigner",
     "PointAssignment",
     "Polygons",

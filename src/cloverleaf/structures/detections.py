@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from cloverleaf.structures.masks import Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Detections:
         image_hw: size of the original image.
         source: where the image came from (a path, or "" for an array).
         category_ids: per label the id used in COCO results; the label itself where None.
+        masks: a mask per detection in pixels of the original image, each in a window around it; None for a model that
+            gives no masks.
     """
 
     xyxy: npt.NDArray[np.float32]
@@ -31,6 +35,7 @@ class Detections:
     image_hw: tuple[int, int]
     source: str = ""
     category_ids: tuple[int, ...] | None = field(default=None, repr=False)
+    masks: tuple[Mask, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -39,10 +44,14 @@ class Detections:
         """A subset, by mask, slice or integer array."""
         if isinstance(index, int | np.integer):
             index = [int(index)]
-        return Detections(
-            self.xyxy[index], self.scores[index], self.labels[index],
-            self.class_names, self.image_hw, self.source, self.category_ids,
-        )  # fmt: skip
+        kept = np.arange(len(self))[index].tolist()
+        return replace(
+            self,
+            xyxy=self.xyxy[index],
+            scores=self.scores[index],
+            labels=self.labels[index],
+            masks=None if self.masks is None else tuple(self.masks[k] for k in kept),
+        )
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[np.float32], float, int, str]]:
         """Yield (box xyxy, score, label, name) per detection."""
@@ -69,6 +78,16 @@ class Detections:
             })  # fmt: skip
         return rows
 
+    def full_masks(self) -> npt.NDArray[np.bool_] | None:
+        """``(n, H, W)`` bool masks over the whole image (n bytes a pixel); None without masks."""
+        if self.masks is None:
+            return None
+        full = np.zeros((len(self), *self.image_hw), np.bool_)
+        for canvas, mask in zip(full, self.masks, strict=True):
+            height, width = mask.pixels.shape
+            canvas[mask.top : mask.top + height, mask.left : mask.left + width] = mask.pixels
+        return full
+
     def to_supervision(self) -> Any:
         """The same as ``supervision.Detections`` (for drawing, tracking, slicing)."""
         import supervision as sv
@@ -77,5 +96,6 @@ class Detections:
             xyxy=self.xyxy.reshape(-1, 4).copy(),
             confidence=self.scores.copy(),
             class_id=self.labels.astype(int),
+            mask=self.full_masks(),
             data={"class_name": np.array(self.names, dtype=object if not len(self) else None)},
         )
