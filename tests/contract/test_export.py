@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloverleaf.deploy.export import export
-from cloverleaf.models.catalog import list_models
+from cloverleaf.models.catalog import MODELS, list_models
 from cloverleaf.predict.engine import open_engine
 from narrow_weights import narrow_model
 
@@ -18,7 +18,8 @@ QUICK = (
     "yolov7-w6"  # four levels and an auxiliary head; the exporter takes seconds, the others wait for `make test-all`
 )
 NAMES = [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow)
-         for name in (*list_models(), "elan-tiny+elan-pan+anchor")]  # fmt: skip
+         for name in (*(name for name in list_models() if MODELS[name].spec.task == "detect"),
+                      "elan-tiny+elan-pan+anchor")]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,12 +11,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cloverleaf.errors import UnknownModelError, suggest
-from cloverleaf.models import gold_yolo, parts, yolov7
+from cloverleaf.models import gold_yolo, parts, segmentation, yolov7
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Variant
 from cloverleaf.structures import FeatureSpec
 
-MODELS: Mapping[str, Variant] = {**gold_yolo.VARIANTS, **yolov7.VARIANTS}
+MODELS: Mapping[str, Variant] = {**gold_yolo.VARIANTS, **segmentation.VARIANTS, **yolov7.VARIANTS}
 
 
 def list_models(pattern: str = "*") -> list[str]:
