@@ -15,6 +15,7 @@ from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.elan import Elan, ElanForm
 from cloverleaf.layers.implicit import ImplicitAdd, ImplicitMultiply
 from cloverleaf.layers.rep import conv_like, fold_norm
+from cloverleaf.layers.rep_conv import RepConv
 from cloverleaf.layers.spp import PyramidPool
 from cloverleaf.layers.style import Style, scale_width
 from cloverleaf.structures import FeatureSpec
@@ -110,3 +111,16 @@ def test_wrong_anchors_are_refused() -> None:
         head.set_anchors(torch.ones(3, 2, 2))
     head.set_anchors(head.anchors_px * 2)
     assert head.anchors_px[0, 0].tolist() == [20, 26]
+
+
+def test_gradients_of_a_strided_rep_conv_on_images_in_channels_last() -> None:
+    """The library's own 1x1 convolution of stride 2 over 3 channels crashes the process here."""
+    torch.manual_seed(0)
+    block = RepConv(3, 16, 2, style=Style())
+    images = torch.rand(16, 3, 64, 64)
+    expected = torch.nn.functional.conv2d(images, block.point.weight, stride=2)
+    torch.testing.assert_close(block._pointwise(images), expected)
+    block.to(memory_format=torch.channels_last)
+    for _ in range(5):
+        block(images.contiguous(memory_format=torch.channels_last)).mean().backward()
+    assert block.point.weight.grad is not None and block.point.weight.grad.isfinite().all()

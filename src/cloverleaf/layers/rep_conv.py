@@ -39,10 +39,18 @@ class RepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` -> ``(B, C_out, ceil(H / stride), ceil(W / stride))``."""
-        y = self.dense_norm(self.dense(x)) + self.point_norm(self.point(x))
+        y = self.dense_norm(self.dense(x)) + self.point_norm(self._pointwise(x))
         if self.identity_norm is not None:
             y = y + self.identity_norm(x)
         return self.act(y)
+
+    def _pointwise(self, x: Tensor) -> Tensor:
+        """The 1x1 branch. A stride is taken from the input: PyTorch's CPU library crashes in the gradient of 1x1
+        convolutions of stride 2 over 2 to 12 channels in channels-last order (seen with torch 2.14)."""
+        stride = self.point.stride[0]
+        if stride == 1:
+            return self.point(x)
+        return F.conv2d(x[..., ::stride, ::stride], self.point.weight, groups=self.point.groups)
 
     @torch.no_grad()
     def reparameterized(self) -> ConvAct:
