@@ -10,19 +10,45 @@ from torch import nn
 
 from cloverleaf.deploy.fuse import fuse
 from cloverleaf.errors import ConfigError
-from cloverleaf.models.catalog import create_model, list_models
+from cloverleaf.heads.dense import DenseHeadSpec
+from cloverleaf.models.catalog import MODELS, create_model, find_spec, list_models
 from cloverleaf.models.detector import Detector
-from cloverleaf.structures import AnchorOutput
+from cloverleaf.structures import AnchorOutput, DenseOutput
 from cloverleaf.weights import load, save
 
-COMPOSED = [f"{backbone}+elan-pan+anchor" for backbone in ("elan-tiny", "elan", "csp-tiny")]
-NAMES = [*list_models(), *COMPOSED]
+COMPOSED = [
+    *(f"{backbone}+elan-pan+anchor" for backbone in ("elan-tiny", "elan", "csp-tiny")),
+    "elan-tiny+gather-distribute+dense",
+    "csp-tiny+rep-pan+dense",
+    "efficient-rep+elan-pan+anchor",
+    "timm/resnet10t+gather-distribute+dense",
+]
+PUBLISHED = [name for name in list_models() if MODELS[name].spec.task == "detect"]
+NAMES = [*PUBLISHED, *COMPOSED]
 
 
-def tiny(name: str, num_classes: int = 3, **head: object) -> Detector:
+def tiny(name: str, num_classes: int = 3) -> Detector:
+    """The model with narrow parts and, where the head has them, the branches that only training needs."""
     torch.manual_seed(0)
-    narrow = {"width": 0.25}
-    return create_model(name, num_classes=num_classes, backbone=narrow, neck=narrow, head={**narrow, **head})
+    spec = find_spec(name)
+    backbone = {} if name.startswith("timm/") else {"width": 0.125}
+    neck: dict[str, object] = {"width": 0.25}
+    if spec.backbone.type in ("efficient-rep", "csp-bep"):
+        backbone["depth"] = 0.17
+    if spec.neck.type == "gather-distribute":
+        neck |= {"depth": 2, "drop_path": 0.0}  # what is dropped gets no gradient
+    head: dict[str, object] = {"width": 0.25}
+    if isinstance(spec.head, DenseHeadSpec):
+        head = {"aided": True, "direct": num_classes == 2, "reg_max": 0 if num_classes == 7 else 16}
+    return create_model(name, num_classes=num_classes, backbone=backbone, neck=neck, head=head)
+
+
+def tensors(raw: AnchorOutput | DenseOutput) -> list[torch.Tensor]:
+    """Everything that a head gives."""
+    if isinstance(raw, AnchorOutput):
+        return [*raw.levels, *(raw.auxiliary or ())]
+    aided = [] if raw.aided is None else [raw.aided.logits, raw.aided.boxes_cxcywh]
+    return [raw.logits, raw.distances, *([] if raw.direct is None else [raw.direct]), *aided]
 
 
 def with_random_statistics(model: Detector) -> Detector:
@@ -37,6 +63,15 @@ def with_random_statistics(model: Detector) -> Detector:
     return model
 
 
+def without_zeros(model: Detector) -> Detector:
+    """Some layers start at zero, so that what is before them gets no gradient in the first step."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.data.uniform_(-0.1, 0.1, generator=generator)
+    return model
+
+
 def size_hw(model: Detector) -> tuple[int, int]:
     return 2 * model.max_stride, 3 * model.max_stride
 
@@ -48,10 +83,9 @@ def images(model: Detector, batch: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("num_classes", [1, 2, 7])
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_backward_decode(name: str, num_classes: int) -> None:
-    model = tiny(name, num_classes).train()
+    model = without_zeros(tiny(name, num_classes)).train()
     raw = model(images(model))
-    assert isinstance(raw, AnchorOutput)
-    sum(level.square().sum() for level in (*raw.levels, *(raw.auxiliary or ()))).backward()
+    sum(output.square().sum() for output in tensors(raw)).backward()
     idle = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not idle, f"no gradient: {idle}"
     model.eval()
@@ -59,45 +93,53 @@ def test_forward_backward_decode(name: str, num_classes: int) -> None:
         evaluated = model(images(model))
         boxes, scores = model.decode(evaluated, size_hw(model))
     assert type(evaluated) is type(raw)
+    assert [x.shape for x in tensors(evaluated)] == [x.shape for x in tensors(raw)]
     height, width = size_hw(model)
     cells = [(height // s, width // s) for s in model.strides]
-    shapes = [(2, model.anchors_px.shape[1], h, w, 5 + num_classes) for h, w in cells]
-    assert [tuple(x.shape) for x in evaluated.levels] == [tuple(x.shape) for x in raw.levels] == shapes
-    if raw.auxiliary is not None:
-        assert evaluated.auxiliary is not None
-        assert [tuple(x.shape) for x in evaluated.auxiliary] == [tuple(x.shape) for x in raw.auxiliary] == shapes
-    count = sum(model.anchors_px.shape[1] * h * w for h, w in cells)
+    count = sum(h * w for h, w in cells)
+    if isinstance(raw, AnchorOutput):
+        shapes = [(2, model.anchors_px.shape[1], h, w, 5 + num_classes) for h, w in cells]
+        assert [tuple(x.shape) for x in raw.levels] == shapes
+        assert raw.auxiliary is None or [tuple(x.shape) for x in raw.auxiliary] == shapes
+        count *= model.anchors_px.shape[1]
+        assert (boxes[..., 2:] > boxes[..., :2]).all()
+    else:
+        assert raw.logits.shape == (2, count, num_classes) and raw.aided.logits.shape == (2, 3 * count, num_classes)
+        assert raw.distances.shape == (2, count, 4 if num_classes == 7 else 68)
+        assert (raw.direct is not None) == (num_classes == 2)
     assert boxes.shape == (2, count, 4) and scores.shape == (2, count, num_classes)
     assert boxes.dtype == scores.dtype == torch.float32
-    assert (boxes[..., 2:] > boxes[..., :2]).all() and ((scores >= 0) & (scores <= 1)).all()
-    if num_classes == 1:  # the class logit is not trained, so it must not count
+    assert ((scores >= 0) & (scores <= 1)).all()
+    if num_classes == 1 and isinstance(raw, AnchorOutput):  # the class logit is not trained, so it must not count
         objectness = torch.cat([x[..., 4].flatten(1) for x in evaluated.levels], 1).sigmoid()
         torch.testing.assert_close(scores[..., 0], objectness)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fused_is_equal_and_the_original_untouched(name: str, tmp_path: Path) -> None:
-    model = with_random_statistics(tiny(name)).train()
+    model = without_zeros(with_random_statistics(tiny(name))).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     fused = fuse(model)
     assert model.training and not fused.training and model.spec.form == "training" and fused.spec.form == "fused"
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
-    assert not any("add." in key or "multiply." in key for key in fused.state_dict())
+    folded = fused if not name.startswith("timm/") else nn.ModuleList([fused.neck, fused.head])  # not those of timm
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert not any(part in key for key in fused.state_dict() for part in ("add.", "multiply.", "aided", "direct"))
     save(fused, tmp_path / "fused.safetensors")
     loaded = load(tmp_path / "fused.safetensors")
     with torch.no_grad():
         expected, actual, again = model.eval()(images(model)), fused(images(model)), loaded(images(model))
-    for ours, theirs, read in zip(expected.levels, actual.levels, again.levels, strict=True):
+    assert all(torch.equal(theirs, read) for theirs, read in zip(tensors(actual), tensors(again), strict=True))
+    for ours, theirs in zip(model.decode(expected, size_hw(model)), fused.decode(actual, size_hw(model)), strict=True):
         assert (ours - theirs).abs().max() <= 1e-4 * max(1.0, float(ours.abs().max()))
-        assert torch.equal(theirs, read)
 
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_round_trip(name: str, half: bool, tmp_path: Path) -> None:
     model = with_random_statistics(tiny(name))
-    model.head.set_anchors(model.anchors_px * 1.1)
+    if model.has_anchors:
+        model.head.set_anchors(model.anchors_px * 1.1)
     path = tmp_path / "new folder" / "model.safetensors"
     save(model, path, half=half)
     assert [p.name for p in path.parent.iterdir()] == [path.name], "a temporary file is left"
@@ -111,7 +153,7 @@ def test_weights_round_trip(name: str, half: bool, tmp_path: Path) -> None:
         rounded = half and wanted.is_floating_point() and key != "head.anchors_px"
         assert value.dtype == wanted.dtype
         assert torch.equal(value, wanted.half().float() if rounded else wanted), key
-    loaded.train()(images(model)).levels[0].sum().backward()  # weights from a file can be trained on
+    tensors(loaded.train()(images(model)))[0].sum().backward()  # weights from a file can be trained on
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -50,11 +51,13 @@ def build_detector(spec: DetectorSpec) -> Detector:
 
 
 class _SkipInitialisation(TorchFunctionMode):
-    """Makes the functions of `torch.nn.init` do nothing."""
+    """Makes the functions of `torch.nn.init`, and what draws random numbers into a tensor, do nothing."""
+
+    _DRAWING = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == nn.init.__name__:
+        if getattr(func, "__module__", None) == nn.init.__name__ or func in self._DRAWING:
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
 

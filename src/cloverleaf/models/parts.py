@@ -20,6 +20,7 @@ from cloverleaf.heads.point_rend import PointRendHeadSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
 from cloverleaf.necks.fpn import FpnSpec
 from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
+from cloverleaf.necks.rep_pan import RepPanSpec
 
 BACKBONES: Mapping[str, type] = {
     "csp-bep": CspBepSpec,
@@ -29,7 +30,12 @@ BACKBONES: Mapping[str, type] = {
     "elan-tiny": ElanTinySpec,
     "timm": TimmSpec,
 }
-NECKS: Mapping[str, type] = {"elan-pan": ElanPanSpec, "gather-distribute": GatherDistributeSpec, "fpn": FpnSpec}
+NECKS: Mapping[str, type] = {
+    "elan-pan": ElanPanSpec,
+    "fpn": FpnSpec,
+    "gather-distribute": GatherDistributeSpec,
+    "rep-pan": RepPanSpec,
+}
 HEADS: Mapping[str, type] = {
     "anchor": AnchorHeadSpec,
     "dense": DenseHeadSpec,
