@@ -20,8 +20,8 @@ from cloverleaf.models.cost import measure
 from cloverleaf.models.detector import Detector
 from cloverleaf.structures import AnchorOutput, FeatureSpec
 from cloverleaf.weights import export_state_dict, import_state_dict
-from cloverleaf.weights.importer import PUBLISHED
 from cloverleaf.weights.importers.names import NameTable
+from cloverleaf.weights.importers.yolov7 import NAMES as PUBLISHED
 from cloverleaf.weights.importers.yolov7 import name_table
 from golden.compare import assert_matches, filled_state
 from golden.fill import fill, image

@@ -20,7 +20,7 @@ from cloverleaf.models.catalog import empty_detector, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import Form
 from cloverleaf.weights import export_state_dict, import_checkpoint, with_num_classes
-from cloverleaf.weights.importer import PUBLISHED
+from cloverleaf.weights.importers import yolov7
 from cloverleaf.weights.recognise import recognise
 
 app = typer.Typer()
@@ -29,7 +29,7 @@ app.command("info")(info)
 
 CASES = [
     pytest.param(name, form, id=f"{name}-{form}", marks=() if name == "yolov7-tiny" else pytest.mark.slow)
-    for name in PUBLISHED
+    for name in yolov7.NAMES
     for form in ("training", "deploy", "fused")
 ]
 TINY = "yolov7-tiny"

@@ -102,7 +102,7 @@ def import_checkpoint(
         transfer=changes,
         not_finite=tuple(key for key, value in checkpoint.state.items() if not value.isfinite().all()),
         names_dropped=bool(checkpoint.class_names) and not fits,
-        activation="" if _activation_of(name) == (seen := _activation(checkpoint)) else seen,
+        activation=_other_activation(name, checkpoint),
     )
 
 
@@ -116,7 +116,7 @@ def _recognised(path: Path, checkpoint: PublishedCheckpoint) -> tuple[str, tuple
             "cloverleaf models lists what there is; name one with --model to see every difference",
         )
     names = (likeness.name, *likeness.also)
-    decided = [name for name in names if _activation_of(name) == _activation(checkpoint)]
+    decided = [name for name in names if _activation_of(name) and _activation_of(name) == _activation(checkpoint)]
     return (decided[0], ()) if decided else (likeness.name, likeness.also)
 
 
@@ -125,6 +125,12 @@ def _activation(checkpoint: PublishedCheckpoint) -> str:
     kinds = {"torch.nn.modules.activation.SiLU": "silu", "torch.nn.modules.activation.LeakyReLU": "leaky_relu"}
     found = [kind for module, kind in kinds.items() if module in checkpoint.modules]
     return found[0] if len(found) == 1 else ""
+
+
+def _other_activation(name: str, checkpoint: PublishedCheckpoint) -> str:
+    """That of the modules in the file where the variant has another one; a mixture says nothing."""
+    wanted, found = _activation_of(name), _activation(checkpoint)
+    return found if wanted and found != wanted else ""
 
 
 def _activation_of(name: str) -> str:

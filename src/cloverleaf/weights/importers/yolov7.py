@@ -2,14 +2,92 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
 from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
+from cloverleaf.errors import CheckpointError
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
-from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.models.catalog import find_spec
+from cloverleaf.models.detector import Detector
+from cloverleaf.models.spec import DetectorSpec, Form
 from cloverleaf.models.yolov7 import VARIANTS
 from cloverleaf.necks.elan_pan import ElanPanSpec
+from cloverleaf.weights.importers.family import Reading, check_num_classes
 from cloverleaf.weights.importers.names import NameTable, Rows
+from cloverleaf.weights.strict import Shape
 
 NAMES = tuple(VARIANTS)
+_NOT_COMPARED = re.compile(r"num_batches_tracked$|\.(ia|im|m2)\.\d+\.|^head\.m\.\d+\.")  # optional, or of the classes
+
+
+def is_like(keys: Iterable[str]) -> bool:
+    """Rows of a layer table."""
+    return any(re.match(r"model\.\d+\.", key) for key in keys)
+
+
+def recognise_form(keys: Iterable[str]) -> Form:
+    """Which published form the names belong to."""
+    keys = tuple(keys)
+    if not any(".bn." in key for key in keys):
+        return "fused"
+    return "training" if any(".ia." in key for key in keys) else "deploy"
+
+
+def read(what: str, spec: DetectorSpec, state: Mapping[str, Tensor], num_classes: int | None) -> Reading:
+    """The head row of a fused training form is that of its training form."""
+    form = recognise_form(state)
+    assert isinstance(spec.head, AnchorHeadSpec)
+    whole = replace(spec, head=replace(spec.head, auxiliary=any(".m2." in key for key in state)))
+    table = name_table(whole)
+    if form == "fused":  # what was left standing when the published code fused a training form
+        idle = (f"{table.head}ia.", f"{table.head}im.", *table.auxiliary)
+        state = {key: value for key, value in state.items() if not key.startswith(idle)}
+    whole = replace(whole, num_classes=_num_classes(what, whole, state, table, num_classes))
+    forms = {"training": whole, "deploy": whole.as_deployed(), "fused": whole.as_fused()}
+    return Reading(forms[form], state, Yolov7Layout(table))
+
+
+def layout(spec: DetectorSpec) -> Yolov7Layout:
+    """Its name table."""
+    return Yolov7Layout(name_table(spec))
+
+
+def likely(shapes: Mapping[str, Shape]) -> tuple[str, ...]:
+    """Variants whose head has the same row."""
+    row = _head_prefix(shapes)
+    return tuple(name for name in NAMES if row in _head_rows(name))
+
+
+def comparable(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The row of the head differs between forms, so it is called ``head``."""
+    head = _head_prefix(shapes)
+    named = {f"head.{key.removeprefix(head)}" if head and key.startswith(head) else key: v for key, v in shapes.items()}
+    return {key: shape for key, shape in named.items() if not _NOT_COMPARED.search(key)}
+
+
+@dataclass(frozen=True, slots=True)
+class Yolov7Layout:
+    """A `Layout` by rows; anchors are published twice."""
+
+    table: NameTable
+
+    def to_published(self, model: Detector) -> dict[str, Tensor]:
+        """In the order of the rows."""
+        state = model.state_dict()
+        theirs = {published: state[key] for key, published in self.table.published(state).items()}
+        theirs |= self.table.anchors_to_published(model.anchors_px, model.strides)
+        return {key: theirs[key] for key in sorted(theirs, key=self.table.sort_key)}
+
+    def to_ours(self, what: str, model: Detector, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The two copies of the anchors must agree."""
+        tensors = {key: state[theirs] for key, theirs in self.table.published(model.state_dict()).items()}
+        return tensors | {"head.anchors_px": _anchors(what, state, self.table, model.strides)}
 
 
 def name_table(spec: DetectorSpec) -> NameTable:
@@ -91,3 +169,38 @@ def _elan(rows: Rows, path: str, depth: int, groups: int) -> None:
         rows.skip()
         rows.conv(f"{branch}.transition")
     rows.skip(int(groups > 1))
+
+
+def _num_classes(
+    what: str, spec: DetectorSpec, state: Mapping[str, Tensor], table: NameTable, wanted: int | None
+) -> int:
+    bias = state.get(f"{table.head}m.0.bias")
+    if bias is None:
+        return wanted or spec.num_classes
+    anchors = state.get(f"{table.head}anchors")
+    per_cell = anchors.shape[1] if anchors is not None and anchors.ndim == 3 else 3
+    found, rest = divmod(bias.numel(), per_cell)
+    if rest or found < 6:
+        raise CheckpointError(what, f"{table.head}m.0.bias has {bias.numel()} values", "check the variant")
+    return check_num_classes(what, found - 5, wanted)
+
+
+def _anchors(what: str, state: Mapping[str, Tensor], table: NameTable, strides: tuple[int, ...]) -> Tensor:
+    """Pixels from `anchor_grid`; `anchors` (grid units, perhaps rounded to fp16) must agree within 1 %."""
+    pixels = state[f"{table.head}anchor_grid"].float()[:, 0, :, 0, 0, :]
+    units = state[f"{table.head}anchors"].float()
+    if not torch.allclose(units * torch.tensor(strides)[:, None, None], pixels, rtol=0.01, atol=0.01):
+        raise CheckpointError(
+            what, f"{table.head}anchors and {table.head}anchor_grid disagree", "the checkpoint is inconsistent"
+        )
+    return pixels
+
+
+def _head_prefix(keys: Mapping[str, object]) -> str:
+    return next((key.removesuffix("m.0.bias") for key in keys if re.fullmatch(r"model\.\d+\.m\.0\.bias", key)), "")
+
+
+@cache
+def _head_rows(name: str) -> tuple[str, str]:
+    spec = find_spec(name)
+    return name_table(spec).head, name_table(spec.as_deployed()).head
