@@ -39,6 +39,9 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="Start from these Cloverleaf weights, with their model unless --model is given.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Learn from the model of these Cloverleaf weights, too (distillation).")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,6 +61,8 @@ def train(
 
         cloverleaf train --data data.yaml --weights yolov7.safetensors
 
+        cloverleaf train --model gold-yolo-n --data data.yaml --teacher gold-yolo-s.safetensors
+
         cloverleaf train --resume --output runs/train
 
         torchrun --nproc-per-node 2 -m cloverleaf train --data data.yaml --output runs/two
@@ -72,6 +77,6 @@ def train(
     options = nest({key: value for key, value in named.items() if value is not None})
     run(
         model, data, epochs=epochs, image_size=image_size, batch_size=batch_size, output=output, weights=weights,
-        recipe=recipe, config=config, resume=resume, overrides=merge(options, parse_assignments(set_ or [])),
-        command=shlex.join(["cloverleaf", *sys.argv[1:]]),
+        teacher=teacher, recipe=recipe, config=config, resume=resume,
+        overrides=merge(options, parse_assignments(set_ or [])), command=shlex.join(["cloverleaf", *sys.argv[1:]]),
     )  # fmt: skip

@@ -12,8 +12,12 @@ from cloverleaf.assigners.anchor_ratio import AnchorRatioAssigner
 from cloverleaf.assigners.lead_guided import CoarseToFineAssigner, IndependentAssigner, LeadGuidedAssigner
 from cloverleaf.assigners.simota import SimOtaAssigner
 from cloverleaf.errors import ConfigError
+from cloverleaf.heads.dense import DenseHead
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.criteria import AnchorCriterion
+from cloverleaf.losses.dense import DenseCriterion
+from cloverleaf.losses.dense_config import DistillationConfig
+from cloverleaf.models.dense_criterion import dense_criterion, warmed_up
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.segmentation_criterion import segmentation_criterion
 from cloverleaf.structures import AnchorAssigner, AuxiliaryAssigner
@@ -94,14 +98,18 @@ def build_criterion(
     config: LossConfig,
     *,
     image_size: int,
+    distillation: DistillationConfig | None = None,
     reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Any:
-    """The training criterion of `model`: an `AnchorCriterion`, `RegionCriterion` or `SemanticCriterion`.
+    """The training criterion of `model`, which follows from its head.
+
+    It is an `AnchorCriterion`, `DenseCriterion`, `RegionCriterion` or `SemanticCriterion`.
 
     Args:
         model: its anchors are copied, so build the criterion after they are final.
         config: gains, options and the assigners.
         image_size: training size in pixels (the longer side).
+        distillation: temperature and weights of what a teacher says; only for dense heads.
         reduce: sums a tensor over the processes of a distributed run; see `AnchorCriterion`.
 
     Raises:
@@ -109,6 +117,8 @@ def build_criterion(
     """
     if isinstance(model, Detector) and model.task != "detect":
         return segmentation_criterion(model, config, reduce=reduce)
+    if isinstance(model, Detector) and isinstance(model.head, DenseHead):
+        return dense_criterion(model, config, distillation=distillation, reduce=reduce)
     auxiliary, bins = len(model.head.auxiliary) > 0, model.head.bins
     _check(config, auxiliary)
     return AnchorCriterion(
@@ -124,11 +134,14 @@ def build_criterion(
     )
 
 
-def warmup_criterion(criterion: AnchorCriterion) -> AnchorCriterion:
-    """``criterion``, sharing its state, with every anchor-ratio candidate a positive, whatever its own assigners.
+def warmup_criterion(criterion: AnchorCriterion | DenseCriterion) -> AnchorCriterion | DenseCriterion:
+    """``criterion``, sharing its state, with an assigner that does not hang on predictions, whatever its own is.
 
-    An auxiliary head keeps its kind of labels.
+    Of anchor-based heads every anchor-ratio candidate is a positive then, and an auxiliary head keeps its kind of
+    labels; anchor-free heads have ATSS.
     """
+    if isinstance(criterion, DenseCriterion):
+        return warmed_up(criterion)
     plain = replace(criterion.config, assigner="anchor_ratio")
     auxiliary = None if criterion.auxiliary is None else build_auxiliary_assigner(plain)
     return criterion.with_assigner(build_assigner(plain), auxiliary)
@@ -136,9 +149,10 @@ def warmup_criterion(criterion: AnchorCriterion) -> AnchorCriterion:
 
 def _check(config: LossConfig, auxiliary: bool) -> None:
     default = LossConfig()
-    for name in ("regions", "semantic"):
+    others = {"regions": "segments nothing", "semantic": "segments nothing", "dense": "has anchors"}
+    for name, why in others.items():
         if getattr(config, name) != getattr(default, name):
-            raise ConfigError(f"loss.{name} has no effect", "this model segments nothing", "leave it out")
+            raise ConfigError(f"loss.{name} has no effect", f"this model {why}", "leave it out")
     if not auxiliary:
         for name in ("auxiliary", "auxiliary_gain", "auxiliary_bound"):
             if (value := getattr(config, name)) != getattr(default, name):

@@ -32,6 +32,7 @@ class WeightsMetadata:
         metrics: results on the validation split.
         recipe_hash: identifies the resolved training configuration.
         parent: the weights that training started from.
+        teacher: the weights whose model it was distilled from.
         parents: of merged weights the files and their shares, which add up to 1.
         statistics: where the BatchNorm statistics come from; empty where they are those of training.
         provenance: where foreign weights came from and under which licence.
@@ -49,6 +50,7 @@ class WeightsMetadata:
     metrics: dict[str, float] = field(default_factory=dict)
     recipe_hash: str = ""
     parent: str = ""
+    teacher: str = ""
     parents: dict[str, float] = field(default_factory=dict)
     statistics: str = ""
     provenance: str = ""

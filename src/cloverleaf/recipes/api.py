@@ -24,6 +24,7 @@ def train(
     batch_size: int | None = None,
     output: str | Path | None = None,
     weights: str | Path | None = None,
+    teacher: str | Path | None = None,
     recipe: str | None = None,
     config: str | Path | None = None,
     resume: bool = False,
@@ -38,6 +39,7 @@ def train(
         epochs, image_size, batch_size: override the recipe.
         output: run folder; `runs/train` (numbered) when None.
         weights: Cloverleaf weights to start from; without ``model`` and ``config`` their model is trained.
+        teacher: weights of a trained model to learn from as well (distillation).
         recipe: a packaged recipe; None chooses by the size of the training split.
         config: a `config.yaml` to repeat.
         resume: continue the run in `output`.
@@ -52,8 +54,9 @@ def train(
     from cloverleaf.training.runtime import world
 
     changes = _named(
-        model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size, weights=weights
-    )
+        model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size, weights=weights,
+        teacher=teacher,
+    )  # fmt: skip
     extra = parse_assignments(overrides) if isinstance(overrides, list) else dict(overrides or {})
     changes = merge(changes, extra)
     if resume and (recipe is not None or config is not None):
@@ -88,6 +91,7 @@ def _named(**options: Any) -> dict[str, Any]:
         "image_size": "data.image_size",
         "batch_size": "data.batch_size",
         "weights": "model.weights",
+        "teacher": "distillation.teacher",
     }
     given = {name: option for name, option in options.items() if option is not None}
     return nest({keys.get(name, name): str(v) if isinstance(v, Path) else v for name, v in given.items()})

@@ -57,6 +57,7 @@ _PHOTO_LIMIT = 300_000  # photographs larger than so many bytes are embedded as 
 _FACTS = (
     ("recipe", "Recipe"),
     ("recipe_reason", "Why this recipe"),
+    ("teacher", "Distilled from"),
     ("device", "Device"),
     ("processor", "Processor"),
     ("cpus", "CPUs"),

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.losses.config import LossConfig
+from cloverleaf.losses.dense_config import DistillationConfig
 
 _STRICT = ConfigDict(extra="forbid")
 _NonNegative = Annotated[float, Field(ge=0)]
@@ -150,7 +151,8 @@ class TrainConfig:
         seed: of weights, order and augmentation.
         multi_scale: draw the input size of every batch from 0.5 to 1.5 times the image size.
         auto_anchor: fit anchors to the training boxes when the model's own recall is below 98 %.
-        assigner_warmup: share of the epochs, from the first, in which every anchor-ratio candidate is a positive.
+        assigner_warmup: share of the epochs, from the first, in which the assigner does not hang on predictions: every
+            anchor-ratio candidate is a positive of an anchor-based head, ATSS chooses those of an anchor-free one.
         save_every: also keep the weights of every n-th epoch; 0 for best and last only.
         patience: stop after so many epochs without a better fitness; 0 never stops early.
     """
@@ -169,6 +171,7 @@ class TrainConfig:
     data: DataConfig = Field(default_factory=DataConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
+    distillation: DistillationConfig = Field(default_factory=DistillationConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     ema: EmaConfig = Field(default_factory=EmaConfig)

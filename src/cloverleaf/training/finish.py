@@ -149,6 +149,7 @@ def _metrics(
         "run": {
             **notes,
             "recipe": config.recipe,
+            "teacher": config.distillation.teacher or "",
             "training_seconds": round(record.seconds, 1),
             "device": runtime.accelerator,
             "precision": runtime.precision,

@@ -36,6 +36,7 @@ from cloverleaf.training.schedule import Schedule
 from cloverleaf.training.starting_weights import build_model, provenance
 from cloverleaf.training.sync_batchnorm import synchronise_batchnorm
 from cloverleaf.training.task import DetectionTask
+from cloverleaf.training.teacher import Teacher, build_teacher
 from cloverleaf.training.trainer import build_trainer, quieten_lightning, run
 from cloverleaf.weights.format import WeightsMetadata
 
@@ -87,6 +88,7 @@ def fit(
     model = build_model(config, data.train, say)
     check_training_size(model, config.data.image_size, smallest_batch=min(config.data.batch_size, len(data.train)))
     build_criterion(model, config.loss, image_size=config.data.image_size)  # refuses options that have no effect
+    teacher = build_teacher(config.distillation, model, data.train.names, config.data.image_size)
     loader = build_train_loader(
         data.train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank,
         world_size=world_size,
@@ -100,7 +102,7 @@ def fit(
     _fit_anchors(model, data.train, config, say)  # before the criterion, which reads the anchors; the same on resume
     _announce(model, data, config, runtime, schedule, loader.num_workers, say)
     ema = EmaCallback(model, config.ema)
-    task = _build_task(model, schedule, config, runtime, world_size)
+    task = _build_task(model, schedule, config, runtime, world_size, teacher)
     judge = JudgeCallback(ema, data.val, config, loader.num_workers)
     record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config))
     order = OrderCallback(loader.batch_sampler.sampler)  # type: ignore[union-attr]
@@ -177,16 +179,27 @@ def _fit_anchors(model: Detector, index: DetectionIndex, config: TrainConfig, sa
 
 
 def _build_task(
-    model: Detector, schedule: Schedule, config: TrainConfig, runtime: Runtime, world_size: int
+    model: Detector,
+    schedule: Schedule,
+    config: TrainConfig,
+    runtime: Runtime,
+    world_size: int,
+    teacher: Teacher | None,
 ) -> DetectionTask:
     if config.runtime.channels_last:
         model = model.to(memory_format=torch.channels_last)
+        if teacher is not None:
+            teacher.to(memory_format=torch.channels_last)
     reduce = sum_over_processes if world_size > 1 else None
-    criterion = build_criterion(model, config.loss, image_size=config.data.image_size, reduce=reduce)
+    criterion = build_criterion(
+        model, config.loss, image_size=config.data.image_size, distillation=config.distillation, reduce=reduce
+    )
     warmup = warmup_criterion(criterion) if config.assigner_warmup else None
     if world_size > 1:
         synchronise_batchnorm(model, runtime.accelerator)
-    return DetectionTask(model, criterion, schedule, config, warmup)
+        if teacher is not None:
+            teacher.synchronised(runtime.accelerator)
+    return DetectionTask(model, criterion, schedule, config, warmup, teacher)
 
 
 def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
@@ -197,6 +210,7 @@ def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
         task=config.task,
         recipe_hash=config_hash(config),
         parent=config.model.weights or "",
+        teacher=config.distillation.teacher or "",
         provenance=provenance(config),
     )
 

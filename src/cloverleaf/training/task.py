@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloverleaf.errors import CloverleafError
-from cloverleaf.losses.criteria import AnchorCriterion, LossOutput
+from cloverleaf.losses.output import LossOutput
 from cloverleaf.models.detector import Detector
 from cloverleaf.structures import Batch, Targets
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.optim import build_optimizer
 from cloverleaf.training.schedule import Schedule, StepPlan
+from cloverleaf.training.teacher import Teacher, check_same_teacher
 
 
 class DetectionTask(pl.LightningModule):
@@ -27,6 +28,7 @@ class DetectionTask(pl.LightningModule):
         model: the detector under training.
         criterion: its loss.
         warmup_criterion: the loss of the first `config.assigner_warmup` of the epochs, or None.
+        teacher: whose lessons the criteria take, or None.
         schedule: learning rates and accumulation.
         config: the run.
     """
@@ -34,22 +36,24 @@ class DetectionTask(pl.LightningModule):
     def __init__(
         self,
         model: Detector,
-        criterion: AnchorCriterion,
+        criterion: Any,
         schedule: Schedule,
         config: TrainConfig,
-        warmup_criterion: AnchorCriterion | None = None,
+        warmup_criterion: Any = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model, self.schedule, self.config = model, schedule, config
+        self.teacher = teacher  # no module, so that checkpoints do not hold its weights
         # The criteria hold no weights; kept out of the module tree so that checkpoints hold the model only.
         self._criteria = (criterion, warmup_criterion)
         self._waiting: dict[str, Tensor] = {}  # gradients of a resumed run that wait for its next step
         self.stepped = False
 
     @property
-    def criterion(self) -> AnchorCriterion:
-        """The loss of the current epoch."""
+    def criterion(self) -> Any:
+        """The loss of the current epoch: a `Criterion`."""
         criterion, warmup = self._criteria
         warming = self.current_epoch < round(self.config.assigner_warmup * self.config.epochs)
         return warmup if warmup is not None and warming else criterion
@@ -67,7 +71,7 @@ class DetectionTask(pl.LightningModule):
         iteration = self.current_epoch * self.schedule.batches_per_epoch + batch_index
         plan = self.schedule.at(iteration)
         images, targets = self.prepare(batch, iteration)
-        output: LossOutput = self.criterion(self.model(images), targets, (images.shape[2], images.shape[3]))
+        output = self._loss(images, targets)
         if not torch.isfinite(output.total):
             raise CloverleafError(
                 f"the loss is {float(output.total)} at epoch {self.current_epoch + 1}, iteration {batch_index}",
@@ -82,14 +86,27 @@ class DetectionTask(pl.LightningModule):
             self._step(plan)
         return output.items
 
+    def _loss(self, images: Tensor, targets: Targets) -> LossOutput:
+        size_hw = (images.shape[2], images.shape[3])
+        if self.teacher is None:
+            loss: LossOutput = self.criterion(self.model(images), targets, size_hw)
+            return loss
+        maps = self.model.features(images)
+        lesson = self.teacher.lesson(images, self.current_epoch / self.config.epochs, maps)
+        taught: LossOutput = self.criterion(self.model.head(maps), targets, size_hw, lesson)
+        return taught
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the level weights that `loss.autobalance` adapts, and gradients that still wait for a step."""
         checkpoint["criterion"] = self._criteria[0].state_dict()
         waiting = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         checkpoint["gradients"] = waiting
+        if self.teacher is not None:
+            checkpoint["teacher"] = self.teacher.digest
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` kept."""
+        check_same_teacher(self.teacher, checkpoint.get("teacher"))
         self._criteria[0].load_state_dict(checkpoint["criterion"])
         self._waiting = checkpoint.get("gradients", {})
 
