@@ -1,4 +1,4 @@
-"""Reading, changing and writing a `TrainConfig`: dotted keys, YAML files, and errors that name the key."""
+"""Reading, changing and writing the configuration of a run: dotted keys, YAML files, errors that name the key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -17,12 +17,12 @@ from cloverleaf.errors import ConfigError, suggest
 from cloverleaf.models.parts import invalid_value
 from cloverleaf.training.config import TrainConfig
 
-_ADAPTER: TypeAdapter[TrainConfig] = TypeAdapter(TrainConfig)
+Config = TypeVar("Config")  # `TrainConfig`, or the configuration of another kind of run
 
 
-def to_dict(config: TrainConfig) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain containers, in field order."""
-    return cast(dict[str, Any], _ADAPTER.dump_python(config, mode="json"))
+    return cast(dict[str, Any], TypeAdapter(type(config)).dump_python(config, mode="json"))
 
 
 def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> TrainConfig:
@@ -31,9 +31,14 @@ def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> Tra
     Raises:
         ConfigError: an unknown key (with the nearest valid one) or a value of the wrong type or range.
     """
-    _check_keys(values, to_dict(TrainConfig()), where, prefix="")
+    return build(TrainConfig, values, where=where)
+
+
+def build(kind: type[Config], values: Mapping[str, Any], *, where: str = "configuration") -> Config:
+    """As `from_dict`, for any kind of configuration."""
+    _check_keys(values, to_dict(kind()), where, prefix="")
     try:
-        return _ADAPTER.validate_python(dict(values))
+        return cast(Config, TypeAdapter(kind).validate_python(dict(values)))
     except ValidationError as error:
         raise invalid_value(f"{where}: ", error) from None
 
@@ -41,7 +46,7 @@ def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> Tra
 def _check_keys(values: Mapping[str, Any], known: Mapping[str, Any], where: str, prefix: str) -> None:
     for key, value in values.items():
         if key not in known:
-            valid = [f"{prefix}{name}" for name in known] if prefix else [*known, *flatten(to_dict(TrainConfig()))]
+            valid = [f"{prefix}{name}" for name in known] if prefix else [*known, *flatten(known)]
             raise ConfigError(
                 f"{where}: no option {prefix}{key}", "it is not in the configuration", suggest(f"{prefix}{key}", valid)
             )
@@ -120,13 +125,13 @@ def _number(value: Any) -> Any:
     return value
 
 
-def update(config: TrainConfig, changes: Mapping[str, Any], *, where: str = "configuration") -> TrainConfig:
+def update(config: Config, changes: Mapping[str, Any], *, where: str = "configuration") -> Config:
     """A new configuration with nested ``changes``.
 
     Raises:
         ConfigError: as `from_dict`.
     """
-    return from_dict(merge(to_dict(config), changes), where=where)
+    return build(type(config), merge(to_dict(config), changes), where=where)
 
 
 def read_config(path: Path | str) -> TrainConfig:
@@ -135,6 +140,11 @@ def read_config(path: Path | str) -> TrainConfig:
     Raises:
         ConfigError: the file is missing, is not YAML or holds a wrong key or value.
     """
+    return read(TrainConfig, path)
+
+
+def read(kind: type[Config], path: Path | str) -> Config:
+    """As `read_config`, for any kind of configuration."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no configuration file {path}", "the file does not exist", "give the config.yaml of a run")
@@ -153,15 +163,15 @@ def read_config(path: Path | str) -> TrainConfig:
             f"its top level is {type(values).__name__}",
             "give the config.yaml of a run",
         )
-    return from_dict(values, where=str(path))
+    return build(kind, values, where=str(path))
 
 
-def write_config(config: TrainConfig, path: Path) -> None:
+def write_config(config: Any, path: Path) -> None:
     """Write ``config`` so that `read_config` gives it back; atomic."""
     atomic.write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
-def config_hash(config: TrainConfig) -> str:
+def config_hash(config: Any) -> str:
     """Twelve hex digits over everything that decides what is learned (not where it runs or is written)."""
     values = to_dict(dataclasses.replace(config, output=""))
     del values["runtime"]

@@ -7,7 +7,7 @@ import signal
 import threading
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -15,13 +15,24 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.config import RuntimeConfig
 from cloverleaf.training.runtime import Runtime
-from cloverleaf.training.task import DetectionTask
+
+
+class RunSettings(Protocol):
+    """What the loop needs to know of a configuration."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the data."""
+
+    @property
+    def runtime(self) -> RuntimeConfig:
+        """Where and how it runs."""
 
 
 def build_trainer(
-    config: TrainConfig, runtime: Runtime, world_size: int, run_dir: Path, callbacks: list[pl.Callback]
+    config: RunSettings, runtime: Runtime, world_size: int, run_dir: Path, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
     """Lightning's trainer: loop, device, precision and distribution; everything else is switched off."""
     backend = "nccl" if runtime.accelerator == "cuda" else "gloo"
@@ -44,7 +55,7 @@ def build_trainer(
     )
 
 
-def run(trainer: pl.Trainer, task: DetectionTask, loader: DataLoader[Any], checkpoint: Path | None) -> None:
+def run(trainer: pl.Trainer, task: pl.LightningModule, loader: DataLoader[Any], checkpoint: Path | None) -> None:
     """Train. Lightning turns Ctrl-C into `SystemExit` and ignores it from then on; here it stays a Ctrl-C."""
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
