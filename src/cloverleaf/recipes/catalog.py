@@ -5,14 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cloverleaf.errors import ConfigError, suggest
-from cloverleaf.models.catalog import MODELS
+from cloverleaf.models.catalog import MODELS, find_spec
 from cloverleaf.recipes.demo import demo
+from cloverleaf.recipes.gold_yolo import (
+    gold_yolo_l,
+    gold_yolo_l_distill,
+    gold_yolo_m,
+    gold_yolo_m_distill,
+    gold_yolo_n,
+    gold_yolo_n_distill,
+    gold_yolo_s,
+    gold_yolo_s_distill,
+)
+from cloverleaf.recipes.segmentation import mask_rcnn, mask_rcnn_1x, point_rend
 from cloverleaf.recipes.small import small
 from cloverleaf.recipes.yolov7 import yolov7_custom, yolov7_p5, yolov7_p6, yolov7_tiny
 from cloverleaf.training.config import TrainConfig
 
 RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "demo": demo,
+    "gold-yolo-l": gold_yolo_l,
+    "gold-yolo-l-distill": gold_yolo_l_distill,
+    "gold-yolo-m": gold_yolo_m,
+    "gold-yolo-m-distill": gold_yolo_m_distill,
+    "gold-yolo-n": gold_yolo_n,
+    "gold-yolo-n-distill": gold_yolo_n_distill,
+    "gold-yolo-s": gold_yolo_s,
+    "gold-yolo-s-distill": gold_yolo_s_distill,
+    "mask-rcnn": mask_rcnn,
+    "mask-rcnn-1x": mask_rcnn_1x,
+    "point-rend": point_rend,
     "small": small,
     "yolov7-custom": yolov7_custom,
     "yolov7-p5": yolov7_p5,
@@ -35,19 +57,45 @@ def get_recipe(name: str) -> TrainConfig:
     return RECIPES[name]()
 
 
-def choose_recipe(model: str, num_images: int) -> tuple[str, str]:
-    """Name of the recipe that fits, and the reason to print."""
+def choose_recipe(model: str, num_images: int, *, teacher: bool = False) -> tuple[str, str]:
+    """Name of the recipe that fits, and the reason to print; `teacher` as in `published_recipe`.
+
+    Raises:
+        UnknownModelError: no model of that name.
+    """
+    if (task := find_spec(model).task) != "detect":
+        return _segmentation_recipe(task, num_images)
     if num_images < SMALL_SET:
         return "small", (
             f"{num_images} training images: the published recipe warms up for 1000 iterations and steps once per "
             "64 images, which is made for COCO's 118,000; --recipe names another"
         )
-    name = published_recipe(model)
+    name = published_recipe(model, teacher=teacher)
     return name, f"{num_images} training images are enough for the published recipe of such models"
 
 
-def published_recipe(model: str) -> str:
-    """The published recipe for a catalog name or composition: by its image size, and tiny models have their own."""
+def published_recipe(model: str, *, teacher: bool = False) -> str:
+    """The published recipe for the catalog name or composition of a detector of boxes.
+
+    Args:
+        model: of an anchor-based one its image size decides, and tiny ones have their own. Gold-YOLO's sizes have their
+            own, and other anchor-free models learn by that of s, or of n where they are tiny.
+        teacher: whether it is distilled.
+
+    Raises:
+        UnknownModelError: no model of that name.
+    """
+    if find_spec(model).head.type == "dense":
+        size = model if model in RECIPES else "gold-yolo-n" if "tiny" in model else "gold-yolo-s"
+        return f"{size}-distill" if teacher else size
     if model in MODELS and MODELS[model].image_size > 640:
         return "yolov7-p6"
     return "yolov7-tiny" if "tiny" in model else "yolov7-p5"
+
+
+def _segmentation_recipe(task: str, num_images: int) -> tuple[str, str]:
+    if task == "semantic":
+        return "point-rend", "the recipe of models for --task semantic"
+    if num_images < SMALL_SET:
+        return "mask-rcnn", f"{num_images} training images: fewer than the published 1x schedule is made for"
+    return "mask-rcnn-1x", f"{num_images} training images are enough for the published 1x schedule"

@@ -1,0 +1,46 @@
+"""Recipes for instances and pixels: chosen by the model, and the published numbers where they are claimed."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloverleaf.models.catalog import create_model, find_spec
+from cloverleaf.models.criterion import build_criterion
+from cloverleaf.recipes.catalog import choose_recipe, get_recipe
+from cloverleaf.training.schedule import Schedule
+
+
+@pytest.mark.parametrize(
+    ("model", "num_images", "recipe"),
+    [
+        ("mask-rcnn-resnet50-gd", 300, "mask-rcnn"),
+        ("timm/resnet18+fpn+mask-rcnn", 118_000, "mask-rcnn-1x"),
+        ("point-rend-resnet50-fpn", 300, "point-rend"),
+        ("elan-tiny+gather-distribute+point-rend", 118_000, "point-rend"),
+    ],
+)
+def test_the_task_of_the_model_decides(model, num_images, recipe):
+    name, reason = choose_recipe(model, num_images)
+    assert name == recipe and reason
+    config = get_recipe(name)
+    assert config.recipe == recipe
+    assert find_spec(config.model.name).task == find_spec(model).task
+
+
+@pytest.mark.parametrize("recipe", ["mask-rcnn", "mask-rcnn-1x", "point-rend"])
+def test_no_option_is_without_effect(recipe):
+    config = get_recipe(recipe)
+    model = create_model(config.model.name, num_classes=2)
+    build_criterion(model, config.loss, image_size=config.data.image_size)  # refuses such
+    assert not config.assigner_warmup and not config.auto_anchor
+
+
+def test_published_schedule():
+    """0.02 for the mean over 16 images, momentum 0.9, decay 1e-4, 12 epochs; gradients add up over images here."""
+    config = get_recipe("mask-rcnn-1x")
+    assert config.epochs == 12 and config.optimizer.momentum == 0.9
+    for batch in (2, 16):
+        schedule = Schedule(config.schedule, config.optimizer, config.epochs, 118_000 // batch, batch)
+        plan = schedule.at(schedule.warmup_iterations + 1)
+        assert plan.lr[1] * 16 == pytest.approx(0.02, rel=1e-3) and plan.accumulate * batch == 16
+        assert schedule.weight_decay * plan.lr[1] == pytest.approx(1e-4 * 0.02, rel=1e-3)
