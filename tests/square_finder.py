@@ -12,13 +12,14 @@ from torch import Tensor, nn
 class SquareFinder(nn.Module):
     """Two classes: 0 is a white rectangle, 1 the same with a lower score. NMS and letterbox see a usual output."""
 
+    task = "detect"
     num_classes = 2
     max_stride = 32
     strides = (8, 16, 32)
 
     def __init__(self, names: tuple[str, ...] = ("square", "ghost")) -> None:
         super().__init__()
-        self.spec = SimpleNamespace(fused=True, name="square-finder")
+        self.spec = SimpleNamespace(fused=True, name="square-finder", head=None)
         self.metadata: Any = SimpleNamespace(class_names=names, category_ids=None, image_size=320)
         self.seen: list[tuple[int, ...]] = []
 

@@ -190,7 +190,8 @@ def test_commands(weights: Path, pair_file: Path, open_file: Path, dataset: Path
     judged = run(val, "-w", pair_file, *common)
     assert judged.exit_code == 0, judged.output + str(judged.exception)
     protocol = json.loads(judged.stdout)["protocol"]
-    assert protocol == {"confidence": 0.3, "iou": 0.45, "multi_label": False, "max_detections": 40}
+    thresholds = {"confidence": 0.3, "iou": 0.45, "max_detections": 40}
+    assert protocol == {**thresholds, "multi_label": False, "ap_detections": 100}
     assert "judged at its own thresholds" in judged.stderr and "padded to that square" in judged.stderr
     assert json.loads(run(val, "-w", pair_file, *common, "--conf", 0.5).stdout)["protocol"]["confidence"] == 0.5
     refused = run(val, "-w", pair_file, *common, "--conf", 0.1)

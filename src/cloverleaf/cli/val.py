@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from cloverleaf.predict.evaluate import EvaluationResult
-
-_TITLES = {
-    "AP": "IoU 0.50:0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75", "APs": "small, below 32x32",
-    "APm": "medium, to 96x96", "APl": "large", "AR1": "recall, 1 detection", "AR10": "recall, 10 detections",
-    "AR100": "recall, 100 detections", "ARs": "recall, small", "ARm": "recall, medium", "ARl": "recall, large",
-}  # fmt: skip
 
 
 def val(
@@ -33,6 +24,13 @@ def val(
         float | None, typer.Option(help="Smallest score that counts [0.001].", min=0, max=1, show_default=False)
     ] = None,
     iou: Annotated[float | None, typer.Option(help="NMS threshold [0.65].", min=0, max=1, show_default=False)] = None,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(help="Detections per image that are kept and count [300, of which AP counts 100].", min=1),
+    ] = None,
+    boxes_as_masks: Annotated[
+        bool, typer.Option("--boxes-as-masks", help="Of objects without mask, where masks are judged.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results; default: a new runs/val.")
     ] = None,
@@ -44,9 +42,10 @@ def val(
     workers: Annotated[int, typer.Option(help="Loader processes; -1 chooses.", min=-1)] = -1,
     fuse: Annotated[bool, typer.Option("--fuse/--no-fuse", help="Fold the model first: same result, faster.")] = True,
 ) -> None:
-    """Judge weights by the COCO metrics on one split of a dataset.
+    """Judge weights on one split of a dataset, by what they were trained for.
 
-    Writes metrics.json, predictions.json (COCO results) and plots into the output folder.
+    Detectors by the COCO metrics of boxes, instance segmentation by those of masks too, semantic segmentation by the
+    IoU and accuracy of pixels. Writes metrics.json, predictions.json (COCO results) and plots into the output folder.
 
     Examples:
 
@@ -54,9 +53,10 @@ def val(
 
         cloverleaf val -w best.safetensors -d coco/ --split test --image-size 640 --json
     """
+    from cloverleaf.cli.val_tables import print_result
     from cloverleaf.errors import ConfigError
     from cloverleaf.predict.engine import open_engine
-    from cloverleaf.predict.evaluate import evaluate
+    from cloverleaf.predict.evaluate import evaluate, object_names
     from cloverleaf.predict.evaluation_files import write_evaluation
     from cloverleaf.predict.results import make_folder, new_folder
     from cloverleaf.predict.selection import evaluation_config
@@ -66,7 +66,9 @@ def val(
     if conf == 1 or iou == 0:
         raise ConfigError("--conf or --iou is out of range", "wanted conf < 1 and iou > 0", "leave them out")
     engine = open_engine(weights, device=device, precision=precision, fuse=fuse)  # type: ignore[arg-type]
-    config = evaluation_config(engine.info, confidence=conf, iou=iou)
+    config = evaluation_config(engine.info, confidence=conf, iou=iou, max_detections=max_detections)
+    if boxes_as_masks and engine.info.task == "detect":
+        raise ConfigError("--boxes-as-masks has no effect", f"{weights} finds boxes only", "leave it out")
     if engine.info.suppression is not None:
         typer.echo(
             f"note: {weights} suppresses itself, one class per box, and is judged at its own thresholds (confidence "
@@ -77,9 +79,13 @@ def val(
         side = engine.info.image_size
         typer.echo(f"note: {weights} takes {side} x {side} only, so every image is padded to that square", err=True)
     folder = make_folder(output) if output is not None else None  # before the work, which may take long
-    result = evaluate(engine, data, split, image_size=image_size, batch_size=batch_size, config=config, workers=workers)
+    result = evaluate(
+        engine, data, split, image_size=image_size, batch_size=batch_size, config=config, workers=workers,
+        boxes_as_masks=boxes_as_masks,
+    )  # fmt: skip
     if ignored := result.ignored_classes:
-        judged, known = len(result.metrics.per_class), len(result.metrics.per_class) + len(ignored)
+        known = len(object_names(engine.info) or ())
+        judged = known - len(ignored)
         shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
         typer.echo(
             f"note: the weights know {known} classes, the dataset {judged} of them; what they find of the other "
@@ -91,42 +97,4 @@ def val(
     if json:
         typer.echo(jsonlib.dumps(result.to_json(), allow_nan=False))
     else:
-        _print_tables(result, folder)
-
-
-def _print_tables(result: EvaluationResult, folder: Path) -> None:
-    """The twelve numbers, the classes, the best confidence and the speed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    metrics, speed = result.metrics, result.speed
-    numbers = Table(title=f"{result.split}: {metrics.images} images, {metrics.objects} objects", title_justify="left")
-    for heading, justify in (("metric", "left"), ("", "left"), ("value", "right")):
-        numbers.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for name, value in metrics.values.items():
-        numbers.add_row(name, _TITLES[name], _number(value), end_section=name in ("APl", "AR100"))
-    console.print(numbers)
-
-    classes = Table(title=f"classes (P, R, F1 at confidence {_number(metrics.confidence)})", title_justify="left")
-    classes.add_column("class")
-    for heading in ("objects", "AP", "AP50", "P", "R", "F1"):
-        classes.add_column(heading, justify="right")
-    for row in metrics.per_class:
-        shown = (row.ap, row.ap50, row.precision, row.recall, row.f1)
-        classes.add_row(row.name, str(row.objects), *map(_number, shown))
-    classes.add_section()
-    mean = (metrics["AP"], metrics["AP50"], metrics.precision, metrics.recall, metrics.f1)
-    classes.add_row("mean", str(metrics.objects), *map(_number, mean), style="bold")
-    console.print(classes)
-    console.print(
-        f"ms per image: load {speed.load:.1f}, pre-process {speed.preprocess:.1f}, "
-        f"inference {speed.inference:.1f}, post-process {speed.postprocess:.1f}",
-        soft_wrap=True,
-    )
-    console.print(f"results in {folder}", soft_wrap=True)
-
-
-def _number(value: float) -> str:
-    """Three decimals, a dash where undefined."""
-    return "-" if value != value else f"{value:.3f}"
+        print_result(result, folder)

@@ -23,6 +23,8 @@ class DataConfig:
         workers: loader processes; -1 chooses from the CPUs at hand.
         cache: keep decoded, resized images in memory or on disk.
         rectangular_eval: pad evaluation batches to their own aspect ratio instead of a square, as published.
+        boxes_as_masks: with `--task instance` or `semantic` an object without outline fills its box, instead of the
+            dataset being refused.
     """
 
     source: str = ""
@@ -33,6 +35,7 @@ class DataConfig:
     workers: Annotated[int, Field(ge=-1)] = -1
     cache: Literal["none", "ram", "disk"] = "none"
     rectangular_eval: bool = True
+    boxes_as_masks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

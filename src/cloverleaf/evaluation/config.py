@@ -17,6 +17,7 @@ class EvalConfig:
         iou: NMS threshold.
         multi_label: a box may carry several classes.
         max_detections: kept per image.
+        ap_detections: of these the best of each image and class that count for average precision; COCO takes 100.
         interval: epochs between two evaluations during training; the last epoch is always judged.
     """
 
@@ -24,4 +25,5 @@ class EvalConfig:
     iou: Annotated[float, Field(gt=0, le=1)] = 0.65
     multi_label: bool = True
     max_detections: Annotated[int, Field(ge=1)] = 300
+    ap_detections: Annotated[int, Field(ge=10)] = 100
     interval: Annotated[int, Field(ge=1)] = 1

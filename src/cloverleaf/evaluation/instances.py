@@ -29,6 +29,10 @@ class InstanceMetrics:
     mask_ap50: tuple[float, ...]
     max_detections: int
 
+    def __getitem__(self, name: str) -> float:
+        """By the names of `to_dict`: ``mask_AP`` is the masks', ``AP`` the boxes'."""
+        return self.masks[name.removeprefix("mask_")] if name.startswith("mask_") else self.boxes[name]
+
     @property
     def per_class(self) -> tuple[ClassMetrics, ...]:
         """What the boxes say of each class."""

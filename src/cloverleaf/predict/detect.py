@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from cloverleaf.predict.device import synchronize
 from cloverleaf.predict.engine import Dense, Engine, Found
 from cloverleaf.predict.selection import select, suppression_of
 from cloverleaf.structures import Batch
+
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,25 @@ def detect_batches(
     """
     suppression = suppression_of(engine.info, config)
     tables: list[DetectionTable] = []
+
+    def take(output: Dense | Found, batch: Batch) -> None:
+        tables.append(_postprocess(output, batch, suppression, config.multi_label, category_ids))
+
+    speed = run_batches(engine, loader, engine.infer, take)
+    return DetectionTable.concatenate(tables), speed
+
+
+def run_batches(
+    engine: Engine, loader: Iterable[Batch], infer: Callable[[Tensor], Output], take: Callable[[Output, Batch], None]
+) -> Speed:
+    """Run a model over batches and take the time of every step.
+
+    Args:
+        engine: whose device is used.
+        loader: batches of letterboxed images.
+        infer: from pixels ``(B, 3, H, W)`` in [0, 1] on the device to an output.
+        take: does with the output what is to be done.
+    """
     spent = np.zeros(4)
     images = 0
     with torch.inference_mode():
@@ -74,15 +96,15 @@ def detect_batches(
             pixels = to_input(batch.images, engine.device)
             synchronize(engine.device)
             clock.append(time.perf_counter())
-            output = engine.infer(pixels)
+            output = infer(pixels)
             synchronize(engine.device)
             clock.append(time.perf_counter())
-            tables.append(_postprocess(output, batch, suppression, config.multi_label, category_ids))
+            take(output, batch)
             mark = time.perf_counter()
             spent += np.diff([*clock, mark])
             images += len(batch)
     load, preprocess, inference, postprocess = (1000 * spent / max(images, 1)).tolist()
-    return DetectionTable.concatenate(tables), Speed(load, preprocess, inference, postprocess, images)
+    return Speed(load, preprocess, inference, postprocess, images)
 
 
 def to_input(images: Tensor, device: torch.device) -> Tensor:

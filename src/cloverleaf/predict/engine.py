@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from cloverleaf.deploy.input_size import fit_image_size
 from cloverleaf.deploy.suppression import Suppression
 from cloverleaf.errors import ConfigError
+from cloverleaf.models.spec import Task
 from cloverleaf.predict.device import resolve_device
 from cloverleaf.predict.model import image_size_of, prepare_model
+from cloverleaf.structures import Instances
 
 if TYPE_CHECKING:
     from cloverleaf.models.detector import Detector
@@ -55,6 +57,8 @@ class EngineInfo:
         class_names: one per class, None where unknown.
         category_ids: category id of each class, None where classes have no other ids.
         suppression: the thresholds of its own suppression, None where it gives every prediction.
+        task: what it finds: boxes (``detect``), boxes with masks (``instance``) or a class per pixel (``semantic``).
+        most_detections: the most objects per image that it can give; None where it has no limit of its own.
     """
 
     name: str
@@ -65,6 +69,8 @@ class EngineInfo:
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     suppression: Suppression | None = None
+    task: Task = "detect"
+    most_detections: int | None = None
 
     def choose_image_size(self, wanted: int | None) -> int:
         """``wanted``, rounded up to a multiple of the stride (and told so); `image_size` where it is None.
@@ -121,15 +127,42 @@ class TorchEngine:
             image_size=image_size_of(model),
             class_names=(tuple(facts.class_names) or None) if facts is not None else None,
             category_ids=tuple(ids) if ids else None,
+            task=model.task,
+            most_detections=getattr(model.spec.head, "detections", None) if model.task == "instance" else None,
         )
 
     def infer(self, pixels: Tensor) -> Dense:
         """As `Engine.infer`."""
+        boxes, scores = self.model.decode(self._raw(pixels), _size(pixels))
+        return Dense(boxes.float(), scores.float())
+
+    def instances(self, pixels: Tensor, *, confidence: float, max_detections: int) -> list[Instances]:
+        """Of a model for instances what it finds in each of the images, which are as for `infer`."""
+        raw = self._raw(pixels)
+        found: list[Instances] = self.model.head.instances(
+            raw, _size(pixels), confidence=confidence, max_detections=max_detections
+        )
+        return found
+
+    def segment(self, pixels: Tensor) -> Tensor:
+        """Of a semantic model the class logits ``(B, K, H, W)`` of images as for `infer`."""
+        logits: Tensor = self.model.head.segment(self._raw(pixels), _size(pixels))
+        return logits.float()
+
+    def _raw(self, pixels: Tensor) -> Any:
         enabled = self.precision != "fp32"
         with torch.autocast(pixels.device.type, dtype=_AUTOCAST[self.precision], enabled=enabled):
-            raw = self.model(pixels)
-        boxes, scores = self.model.decode(raw, (pixels.shape[2], pixels.shape[3]))
-        return Dense(boxes.float(), scores.float())
+            return self.model(pixels)
+
+
+def _size(pixels: Tensor) -> tuple[int, int]:
+    return int(pixels.shape[2]), int(pixels.shape[3])
+
+
+def segmenting(engine: Engine) -> TorchEngine:
+    """The engine of a model for instances or pixels, which is always one of PyTorch."""
+    assert isinstance(engine, TorchEngine)
+    return engine
 
 
 def open_engine(

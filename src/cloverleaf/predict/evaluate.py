@@ -11,13 +11,14 @@ import torch
 
 from cloverleaf.data.config import DataConfig
 from cloverleaf.errors import DataError
-from cloverleaf.evaluation.coco import CocoEvaluator, CocoMetrics
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.evaluation.table import DetectionTable
+from cloverleaf.models.spec import Task
 from cloverleaf.predict.classes import match_classes
-from cloverleaf.predict.detect import Speed, detect_batches
+from cloverleaf.predict.detect import Speed
 from cloverleaf.predict.device import resolve_device
-from cloverleaf.predict.engine import Engine, Precision, TorchEngine, open_engine
+from cloverleaf.predict.engine import Engine, EngineInfo, Precision, TorchEngine, open_engine
+from cloverleaf.predict.judges import JUDGES, Metrics, Truth
 from cloverleaf.predict.selection import evaluation_config
 from cloverleaf.structures import Batch
 
@@ -31,22 +32,25 @@ class EvaluationResult:
     """One evaluation.
 
     Attributes:
-        metrics: the COCO numbers, curves and confusion matrix.
-        detections: everything that was found, as a table of COCO results.
+        metrics: for boxes the COCO numbers, curves and confusion matrix; for instances also those of the masks; for
+            pixels IoU and accuracy.
+        detections: everything that was found, as a table of COCO results, with masks for instances; empty for pixels.
         speed: where the time went.
         split: judged split.
         image_size: long side of the network input in pixels.
         config: confidence, NMS threshold and so on.
         ignored_classes: classes of the weights that the dataset does not have; what was found of them is dropped.
+        task: what was judged.
     """
 
-    metrics: CocoMetrics
+    metrics: Metrics
     detections: DetectionTable
     speed: Speed
     split: str
     image_size: int
     config: EvalConfig
     ignored_classes: tuple[str, ...] = ()
+    task: Task = "detect"
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -59,12 +63,8 @@ class EvaluationResult:
             "split": self.split,
             "image_size": self.image_size,
             "ignored_classes": list(self.ignored_classes),
-            "protocol": {
-                "confidence": self.config.confidence,
-                "iou": self.config.iou,
-                "multi_label": self.config.multi_label,
-                "max_detections": self.config.max_detections,
-            },
+            "task": self.task,
+            "protocol": JUDGES[self.task].protocol(self.config),
             **self.metrics.to_json(),
             "speed": self.speed.to_json(),
         }
@@ -82,8 +82,12 @@ def evaluate(
     workers: int = -1,
     precision: Precision = "fp32",
     fuse: bool = True,
+    boxes_as_masks: bool = False,
 ) -> EvaluationResult:
-    """Judge weights on a split of a dataset by the published protocol (README and test script of YOLOv7).
+    """Judge weights on a split of a dataset, by what they were trained for.
+
+    Boxes are judged by the published protocol (README and test script of YOLOv7), instances by COCO's for masks too,
+    label maps by the IoU and the accuracy of pixels.
 
     Classes are matched by name, in any order. The weights may know more classes than the dataset: what they find of
     those cannot be judged and is dropped; ``ignored_classes`` of the result names them. A file that was exported for
@@ -102,11 +106,12 @@ def evaluate(
         workers: loader processes, -1 to choose from the CPUs.
         precision: of the network; boxes and scores are always float32; an engine has its own.
         fuse: fold the training form into the deploy form first (the result is the same, only faster).
+        boxes_as_masks: where masks are judged, an object without one fills its box; otherwise the dataset is refused.
 
     Raises:
         CheckpointError: the weights cannot be read.
-        ConfigError: an exported file is asked for what it cannot change any more.
-        DataError: the dataset cannot be read, or the weights do not know all of its classes.
+        ConfigError: an exported file is asked for what it cannot change any more, or thresholds exclude each other.
+        DataError: the dataset cannot be read or lacks masks, or the weights do not know all of its classes.
     """
     from cloverleaf.data.source import open_index
 
@@ -115,10 +120,14 @@ def evaluate(
     config = config or evaluation_config(info)
     size = info.choose_image_size(image_size)
     index = open_index(data, split) if isinstance(data, str | Path) else data
-    category_ids = match_classes(info.class_names, index.names, index.category_ids)
-    settings = DataConfig(image_size=size, batch_size=batch_size, workers=workers, rectangular_eval=not info.fixed)
+    known = object_names(info)
+    category_ids = match_classes(known, index.names, index.category_ids)
+    settings = DataConfig(
+        image_size=size, batch_size=batch_size, workers=workers, rectangular_eval=not info.fixed,
+        boxes_as_masks=boxes_as_masks,
+    )  # fmt: skip
     result = _judge(engine, index, settings, config, category_ids)
-    pairs = zip(info.class_names or index.names, category_ids, strict=True)
+    pairs = zip(known or index.names, category_ids, strict=True)
     return replace(result, ignored_classes=tuple(name for name, category in pairs if category is None))
 
 
@@ -134,7 +143,7 @@ def evaluate_model(
     precision: Precision = "fp32",
     category_ids: Sequence[int | None] | None = None,
     loader: Iterable[Batch] | None = None,
-    evaluator: CocoEvaluator | None = None,
+    truth: Truth | None = None,
 ) -> EvaluationResult:
     """Judge a model in memory.
 
@@ -148,7 +157,7 @@ def evaluate_model(
         precision: of the network.
         category_ids: category of the dataset per label of the model (None for a class that it does not have);
             None when the labels are the dataset's.
-        loader, evaluator: made by an earlier call's caller from the same index, to spare making them again.
+        loader, truth: made of the same index before, the latter by `JUDGES`, to spare making them again.
 
     Raises:
         DataError: the model has another number of classes than the dataset.
@@ -164,7 +173,7 @@ def evaluate_model(
     model.to(target).eval()
     try:
         engine = TorchEngine(model, target, precision)
-        return _judge(engine, index, settings, config or EvalConfig(), categories, loader, evaluator)
+        return _judge(engine, index, settings, config or EvalConfig(), categories, loader, truth)
     finally:
         model.train(was_training)
 
@@ -176,21 +185,29 @@ def _judge(
     config: EvalConfig,
     category_ids: Sequence[int | None],
     loader: Iterable[Batch] | None = None,
-    evaluator: CocoEvaluator | None = None,
+    truth: Truth | None = None,
 ) -> EvaluationResult:
-    """Detect in every image of the split and compare with the truth."""
-    if engine.info.num_classes != len(category_ids):
+    """Look at every image of the split and compare with the truth."""
+    info = engine.info
+    judge = JUDGES[info.task]
+    if info.num_classes != judge.classes(len(category_ids)):
         raise DataError(
             what="the model does not fit the dataset",
-            why=f"it knows {engine.info.num_classes} classes, the dataset has {len(category_ids)}",
+            why=f"it knows {info.num_classes} classes, the dataset has {len(category_ids)}",
             fix="judge it on the dataset it was made for",
         )
+    if truth is None:
+        truth = judge.truth(index, data, config)
     if loader is None:
         from cloverleaf.data.loader import build_eval_loader
 
-        loader = build_eval_loader(index, data, stride=engine.info.stride)
-    detections, speed = detect_batches(engine, loader, config, category_ids)
-    evaluator = evaluator or CocoEvaluator(index.to_coco())
-    evaluator.reset()
-    evaluator.update(detections)
-    return EvaluationResult(evaluator.compute(), detections, speed, index.split, data.image_size, config)
+        loader = build_eval_loader(index, data, stride=info.stride)
+    metrics, detections, speed = judge.judge(engine, loader, config, category_ids, truth)
+    return EvaluationResult(metrics, detections, speed, index.split, data.image_size, config, task=info.task)
+
+
+def object_names(info: EngineInfo) -> tuple[str, ...] | None:
+    """The classes of objects that a model knows, without a semantic model's background; None where unknown."""
+    if info.class_names is None or info.task != "semantic":
+        return info.class_names
+    return info.class_names[1:]

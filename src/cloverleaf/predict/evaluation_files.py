@@ -6,11 +6,14 @@ from pathlib import Path
 
 from cloverleaf import atomic
 from cloverleaf.evaluation.coco import CocoMetrics
+from cloverleaf.evaluation.instances import InstanceMetrics
+from cloverleaf.evaluation.semantic import SemanticMetrics
 from cloverleaf.predict.evaluate import EvaluationResult
+from cloverleaf.predict.judges import Metrics
 
 
 def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = True) -> None:
-    """Write ``metrics.json``, ``predictions.json`` (COCO results) and the plots into an existing folder.
+    """Write ``metrics.json``, ``predictions.json`` (COCO results, not for pixels) and the plots into a folder.
 
     Args:
         result: the evaluation.
@@ -18,13 +21,23 @@ def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = Tr
         plots: also draw what `draw_evaluation` draws.
     """
     atomic.write_json(folder / "metrics.json", result.to_json())
-    atomic.write_json(folder / "predictions.json", result.rows)
+    if result.task != "semantic":
+        atomic.write_json(folder / "predictions.json", result.rows)
     if plots:
         draw_evaluation(result.metrics, folder)
 
 
-def draw_evaluation(metrics: CocoMetrics, folder: Path) -> None:
-    """Draw ``precision_recall.png``, ``confidence.png`` and ``confusion.png``; nothing where there are no classes."""
+def draw_evaluation(metrics: Metrics, folder: Path) -> None:
+    """Draw what there is to be seen: of boxes ``precision_recall.png``, ``confidence.png`` and ``confusion.png`` (of
+    instances too), of pixels ``pixel_confusion.png``; nothing where there are no classes."""
+    if isinstance(metrics, SemanticMetrics):
+        from cloverleaf.reports.figures import plot_pixel_confusion
+
+        return plot_pixel_confusion(metrics.counts, metrics.class_names, folder / "pixel_confusion.png")
+    return _draw_boxes(metrics.boxes if isinstance(metrics, InstanceMetrics) else metrics, folder)
+
+
+def _draw_boxes(metrics: CocoMetrics, folder: Path) -> None:
     if not metrics.per_class:
         return
     import numpy as np

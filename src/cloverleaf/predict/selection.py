@@ -13,6 +13,8 @@ from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.ops.nms import batched_nms
 from cloverleaf.predict.engine import Dense, EngineInfo, Found
 
+_FEWEST = 10  # COCO's numbers of detections are 1, 10 and one that is not lower
+
 
 def select(
     output: Dense | Found,
@@ -76,22 +78,53 @@ def choose_suppression(
     return chosen
 
 
-def evaluation_config(info: EngineInfo, *, confidence: float | None = None, iou: float | None = None) -> EvalConfig:
+def evaluation_config(
+    info: EngineInfo, *, confidence: float | None = None, iou: float | None = None, max_detections: int | None = None
+) -> EvalConfig:
     """The thresholds of an evaluation: as given, else those inside the model, else the published ones.
 
     Raises:
-        ConfigError: a threshold is out of range, or the model's own suppression cannot be turned into that.
+        ConfigError: a threshold is out of range or means nothing for the model's task, or the model's own suppression
+            cannot be turned into that.
     """
+    refuse_thresholds(info, confidence=confidence, iou=iou, max_detections=max_detections)
+    published = EvalConfig()
+    kept = published.max_detections if max_detections is None else max_detections
+    counted = published.ap_detections if max_detections is None else max(max_detections, _FEWEST)
     if info.suppression is None:
-        published = EvalConfig()
         return EvalConfig(
             confidence=published.confidence if confidence is None else confidence,
             iou=published.iou if iou is None else iou,
+            max_detections=max(kept, counted),
+            ap_detections=counted,
         )
-    chosen = choose_suppression(info, confidence=confidence, iou=iou)
+    chosen = choose_suppression(info, confidence=confidence, iou=iou, max_detections=max_detections)
     return EvalConfig(
-        confidence=chosen.confidence, iou=chosen.iou, multi_label=False, max_detections=chosen.max_detections
+        confidence=chosen.confidence,
+        iou=chosen.iou,
+        multi_label=False,
+        max_detections=chosen.max_detections,
+        ap_detections=counted,
     )
+
+
+def refuse_thresholds(info: EngineInfo, **given: object) -> None:
+    """Refuse thresholds, by name and None where left out, that a model for another task than boxes does not have.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    without: dict[str, tuple[str, ...]] = {
+        "instance": ("iou", "class_agnostic"),
+        "semantic": ("confidence", "iou", "max_detections", "class_agnostic", "classes"),
+    }
+    reasons = {
+        "instance": "its suppression is inside the head, whose option nms_iou is fixed when it is trained",
+        "semantic": "it gives every pixel its likeliest class, and no detections",
+    }
+    wrong = [name for name in without.get(info.task, ()) if given.get(name)]
+    if wrong:
+        raise ConfigError(f"{' and '.join(wrong)} cannot be set for {info.name}", reasons[info.task], "leave it out")
 
 
 def suppression_of(info: EngineInfo, config: EvalConfig) -> Suppression:

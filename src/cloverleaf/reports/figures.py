@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,26 @@ from cloverleaf.drawing.text import printable
 Floats = npt.NDArray[np.floating[Any]]
 _MOST_LINES = 8  # lines that still can be told apart
 
+# What a run is judged by, by the first of its columns: panels of a title, columns with labels, and the first colour.
+_PANELS: Mapping[str, tuple[tuple[str, Mapping[str, str], int], ...]] = {
+    "mIoU": (("Pixels", {"mIoU": "mIoU", "mAcc": "mAcc", "pixel_accuracy": "of all pixels"}, 0),),
+    "mask_AP": (
+        ("Average precision of masks", {"mask_AP": "AP 50-95", "mask_AP50": "AP50", "mask_AP75": "AP75"}, 0),
+        ("Average precision of boxes", {"AP": "AP 50-95", "AP50": "AP50", "AP75": "AP75"}, 3),
+    ),
+    "AP": (
+        ("Average precision", {"AP": "AP 50-95", "AP50": "AP50", "AP75": "AP75"}, 0),
+        ("AP by object size", {"APs": "small", "APm": "medium", "APl": "large"}, 3),
+    ),
+}
+
 
 def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Training losses, AP and learning rate over the epochs.
+    """Training losses, the metrics of the task and the learning rate over the epochs.
 
     Args:
         results: rows of ``results.csv``, as numbers or as text; missing values may be None, "" or absent. Every
-            ``train/...`` column is a loss; ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl`` and ``lr`` are known.
+            ``train/...`` column is a loss; ``lr`` and the metrics in `_PANELS` are known.
         path: the PNG to write.
     """
     epochs = _column(results, "epoch")
@@ -37,17 +51,17 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
             axis.set_title(f"Training loss: {key.removeprefix('train/')}")
             _from_zero(axis)
         left, middle, right = bottom.subplots(1, 3)
-        _ap_axis(left, epochs, results, {"AP": "AP 50-95", "AP50": "AP50", "AP75": "AP75"}, "Average precision")
-        best = _column(results, "AP")
+        shown = next(panels for key, panels in _PANELS.items() if any(key in row for row in results) or key == "AP")
+        for axis, (title, lines, first) in zip((left, middle), shown, strict=False):
+            _ap_axis(axis, epochs, results, lines, title, first=first)
+        middle.set_visible(len(shown) > 1)
+        best = _column(results, next(iter(shown[0][1])))
         if np.isfinite(best).any():
             at = int(np.nanargmax(best))
             left.plot(epochs[at], best[at], "o", color=INK, markersize=5, zorder=5)
             left.annotate(
                 f"{best[at]:.3f}", (epochs[at], best[at]), (0, 6), textcoords="offset points", ha="center", fontsize=8
             )
-        _ap_axis(
-            middle, epochs, results, {"APs": "small", "APm": "medium", "APl": "large"}, "AP by object size", first=3
-        )
         _line(right, epochs, _column(results, "lr"), colour=MUTED)
         right.set_title("Learning rate at the end of the epoch")
         _from_zero(right)
@@ -57,7 +71,7 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
 
 
 def _loss_order(key: str) -> tuple[int, str]:
-    known = ("train/box", "train/obj", "train/cls")
+    known = ("train/box", "train/obj", "train/cls", "train/dfl")
     return (known.index(key) if key in known else len(known), key)
 
 
@@ -196,25 +210,49 @@ def plot_confusion(counts: npt.NDArray[Any], names: Sequence[str], path: Path) -
         names: K class names.
         path: the PNG to write.
     """
+    shown = printable(list(names))
+    with _matrix(counts, [*shown, "background"], [*shown, "missed"], path) as axis:
+        axis.set(xlabel="detected as", ylabel="true class")
+        axis.axhline(len(counts) - 1.5, color=MUTED, linewidth=1)
+        axis.axvline(len(counts) - 1.5, color=MUTED, linewidth=1)
+        axis.set_title("Confusion matrix")
+
+
+def plot_pixel_confusion(counts: npt.NDArray[Any], names: Sequence[str], path: Path) -> None:
+    """What the pixels of each class were called.
+
+    Args:
+        counts: (K, K) pixels; rows are true classes, columns what they were called.
+        names: K class names.
+        path: the PNG to write.
+    """
+    shown = printable(list(names))
+    with _matrix(counts, shown, shown, path, as_shares=True) as axis:
+        axis.set(xlabel="called", ylabel="true class")
+        axis.set_title("Confusion matrix of pixels")
+
+
+@contextmanager
+def _matrix(
+    counts: npt.NDArray[Any], rows: Sequence[str], columns: Sequence[str], path: Path, *, as_shares: bool = False
+) -> Iterator[Any]:
+    """A square matrix in colours, with numbers where there is room for them; counts, or percent of the row."""
     counts = np.asarray(counts, dtype=np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     total = len(counts)
-    rows = [*printable(list(names)), "background"]
     side = min(max(3.6, 0.42 * total + 2), 16)
     font = 8.5 if total <= 26 else max(3.5, 220 / total)
     with figure(path, side + 1.4, side) as drawing:
         axis = drawing.subplots()
         image = axis.imshow(np.ma.masked_equal(shares, 0), cmap=SEQUENTIAL, vmin=0, vmax=1)
-        axis.set_xticks(range(total), [*rows[:-1], "missed"], rotation=90, fontsize=font)
+        axis.set_xticks(range(total), columns, rotation=90, fontsize=font)
         axis.set_yticks(range(total), rows, fontsize=font)
         axis.grid(visible=False)
-        axis.set(xlabel="detected as", ylabel="true class")
-        axis.axhline(total - 1.5, color=MUTED, linewidth=1)
-        axis.axvline(total - 1.5, color=MUTED, linewidth=1)
-        axis.set_title("Confusion matrix")
         if total <= 26:
             for i, j in zip(*np.nonzero(counts), strict=True):
                 tone = "white" if shares[i, j] > 0.55 else INK
-                axis.text(j, i, f"{int(counts[i, j])}", ha="center", va="center", fontsize=7, color=tone)
+                text = f"{100 * shares[i, j]:.1f}" if as_shares else f"{int(counts[i, j])}"
+                axis.text(j, i, text, ha="center", va="center", fontsize=7, color=tone)
         bar = drawing.colorbar(image, ax=axis, shrink=0.6, format=lambda share, _: f"{share:.0%}")
         bar.set_label("share of the true class")
+        yield axis

@@ -8,6 +8,7 @@ from cloverleaf.data.image_io import read_image
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.stats_plots import draw_overview
 from cloverleaf.errors import ImageError
+from cloverleaf.evaluation.coco import CocoMetrics
 from cloverleaf.models.detector import Detector
 from cloverleaf.predict.evaluate import EvaluationResult
 from cloverleaf.predict.evaluation_files import draw_evaluation
@@ -37,6 +38,7 @@ def draw_run(
     figures.plot_losses_and_ap(rows, folder / "training.png")
     draw_overview({config.data.train_split: train}, train.names, folder / "labels.png")
     draw_evaluation(judged.metrics, folder)
+    assert isinstance(judged.metrics, CocoMetrics)
     best = judged.metrics.confidence
     confidence = max(best, LEAST_CONFIDENCE) if np.isfinite(best) else FALLBACK_CONFIDENCE
     predictor = Predictor(model, confidence=confidence, image_size=config.data.image_size, device=device)

@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader
 
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_eval_loader
-from cloverleaf.evaluation.coco import CocoEvaluator
 from cloverleaf.predict.evaluate import EvaluationResult, evaluate_model
+from cloverleaf.predict.judges import JUDGES, Truth
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.config import TrainConfig
 
 
 class JudgeCallback(pl.Callback):
-    """Runs the COCO evaluation every `evaluation.interval` epochs and after the last one.
+    """Runs the evaluation of the model's task every `evaluation.interval` epochs and after the last one.
 
     Attributes:
         result: the evaluation of the current epoch, or None in an epoch that is not judged.
@@ -28,7 +28,7 @@ class JudgeCallback(pl.Callback):
         self.ema, self.index, self.config, self.workers = ema, index, config, workers
         self.result: EvaluationResult | None = None
         self._loader: DataLoader[Any] | None = None
-        self._evaluator: CocoEvaluator | None = None
+        self._truth: Truth | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Judge on the first process; the others wait."""
@@ -42,11 +42,11 @@ class JudgeCallback(pl.Callback):
     def _judge(self, device: torch.device) -> EvaluationResult:
         """Judge with a loader and a ground truth that are made once per run."""
         model, data = self.ema.model, self.config.data
-        if self._loader is None or self._evaluator is None:
+        if self._loader is None or self._truth is None:
             settings = replace(data, workers=self.workers)
             self._loader = build_eval_loader(self.index, settings, stride=model.max_stride, batch_size=data.batch_size)
-            self._evaluator = CocoEvaluator(self.index.to_coco())
+            self._truth = JUDGES[model.task].truth(self.index, data, self.config.evaluation)
         return evaluate_model(
             model, self.index, data=data, config=self.config.evaluation, device=device,
-            loader=self._loader, evaluator=self._evaluator,
+            loader=self._loader, truth=self._truth,
         )  # fmt: skip

@@ -1,0 +1,118 @@
+"""What `cloverleaf val` prints: the numbers of a task, its classes and the speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cloverleaf.evaluation.coco import CocoMetrics
+    from cloverleaf.evaluation.instances import InstanceMetrics
+    from cloverleaf.evaluation.semantic import SemanticMetrics
+    from cloverleaf.predict.evaluate import EvaluationResult
+
+_TITLES = {
+    "AP": "IoU 0.50:0.95", "AP50": "IoU 0.50", "AP75": "IoU 0.75", "APs": "small, below 32x32",
+    "APm": "medium, to 96x96", "APl": "large", "AR1": "recall, 1 detection", "AR10": "recall, 10 detections",
+    "AR100": "recall, 100 detections", "ARs": "recall, small", "ARm": "recall, medium", "ARl": "recall, large",
+}  # fmt: skip
+
+
+def print_result(result: EvaluationResult, folder: Path) -> None:
+    """Print the tables of an evaluation whose files are in ``folder``."""
+    from rich.console import Console
+
+    from cloverleaf.evaluation.coco import CocoMetrics
+    from cloverleaf.evaluation.instances import InstanceMetrics
+
+    console, speed = Console(), result.speed
+    if isinstance(result.metrics, CocoMetrics):
+        tables = _boxes(result.metrics, result.split, result.config.ap_detections)
+    elif isinstance(result.metrics, InstanceMetrics):
+        tables = _instances(result.metrics, result.split)
+    else:
+        tables = _pixels(result.metrics, result.split)
+    for table in tables:
+        console.print(table)
+    console.print(
+        f"ms per image: load {speed.load:.1f}, pre-process {speed.preprocess:.1f}, "
+        f"inference {speed.inference:.1f}, post-process {speed.postprocess:.1f}",
+        soft_wrap=True,
+    )
+    console.print(f"results in {folder}", soft_wrap=True)
+
+
+def _boxes(metrics: CocoMetrics, split: str, most: int) -> Iterable[Table]:
+    """The twelve numbers, the classes and the best confidence."""
+    numbers = _table(f"{split}: {metrics.images} images, {metrics.objects} objects", "metric", "", "value", texts=2)
+    for name, value in metrics.values.items():
+        numbers.add_row(name, _title(name, most), _number(value), end_section=name in ("APl", "AR100"))
+    yield numbers
+    title = f"classes (P, R, F1 at confidence {_number(metrics.confidence)})"
+    classes = _table(title, "class", "objects", "AP", "AP50", "P", "R", "F1")
+    for row in metrics.per_class:
+        shown = (row.ap, row.ap50, row.precision, row.recall, row.f1)
+        classes.add_row(row.name, str(row.objects), *map(_number, shown))
+    classes.add_section()
+    mean = (metrics["AP"], metrics["AP50"], metrics.precision, metrics.recall, metrics.f1)
+    classes.add_row("mean", str(metrics.objects), *map(_number, mean), style="bold")
+    yield classes
+
+
+def _instances(metrics: InstanceMetrics, split: str) -> Iterable[Table]:
+    """The twelve numbers of masks and of boxes, and the classes."""
+    boxes, most = metrics.boxes, metrics.max_detections
+    title = f"{split}: {boxes.images} images, {boxes.objects} objects, at most {most} detections of an image and class"
+    numbers = _table(title, "metric", "", "masks", "boxes", texts=2)
+    for name, value in metrics.masks.items():
+        shown = (_number(value), _number(boxes[name]))
+        numbers.add_row(name, _title(name, most), *shown, end_section=name in ("APl", "AR100"))
+    yield numbers
+    classes = _table(
+        f"classes (P, R, F1 of boxes at confidence {_number(boxes.confidence)})",
+        "class", "objects", "mask AP", "mask AP50", "box AP", "P", "R", "F1",
+    )  # fmt: skip
+    for row, ap, ap50 in zip(boxes.per_class, metrics.mask_ap, metrics.mask_ap50, strict=True):
+        values = (ap, ap50, row.ap, row.precision, row.recall, row.f1)
+        classes.add_row(row.name, str(row.objects), *map(_number, values))
+    classes.add_section()
+    mean = (metrics.masks["AP"], metrics.masks["AP50"], boxes["AP"], boxes.precision, boxes.recall, boxes.f1)
+    classes.add_row("mean", str(boxes.objects), *map(_number, mean), style="bold")
+    yield classes
+
+
+def _pixels(metrics: SemanticMetrics, split: str) -> Iterable[Table]:
+    """IoU and accuracy of each class, and their means."""
+    total = int(metrics.counts.sum())
+    table = _table(f"{split}: {metrics.images} images, {total:,} pixels", "class", "pixels", "IoU", "accuracy")
+    for name, count, iou, accuracy in zip(
+        metrics.class_names, metrics.counts.sum(1).tolist(), metrics.iou, metrics.accuracy, strict=True
+    ):
+        table.add_row(name, f"{count:,}", _number(float(iou)), _number(float(accuracy)))
+    table.add_section()
+    table.add_row("mean", f"{total:,}", _number(metrics["mIoU"]), _number(metrics["mAcc"]), style="bold")
+    table.add_row("all pixels", "", "", _number(metrics["pixel_accuracy"]))
+    yield table
+
+
+def _table(title: str, *headings: str, texts: int = 1) -> Table:
+    """An empty table whose first ``texts`` columns are text and whose others are numbers."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for k, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if k < texts else "right")
+    return table
+
+
+def _title(name: str, most: int) -> str:
+    """What a metric means; ``AR100`` is the recall at the most detections that count."""
+    return f"recall, {most} detections" if name == "AR100" else _TITLES[name]
+
+
+def _number(value: float) -> str:
+    """Three decimals, a dash where undefined."""
+    return "-" if value != value else f"{value:.3f}"
