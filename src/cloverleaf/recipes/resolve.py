@@ -38,7 +38,8 @@ def resolve(
         return probe, "no dataset given"
     from cloverleaf.data.source import open_index
 
-    name, reason = choose_recipe(probe.model.name, len(open_index(probe.data.source, probe.data.train_split)))
+    images = len(open_index(probe.data.source, probe.data.train_split))
+    name, reason = choose_recipe(probe.model.name, images, teacher=probe.distillation.teacher is not None)
     return update(get_recipe(name), changes, where="options"), reason
 
 

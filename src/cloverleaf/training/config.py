@@ -62,7 +62,8 @@ class ScheduleConfig:
     Attributes:
         kind: shape of the decay.
         final_factor: learning rate at the end over its peak (`lrf`).
-        update: whether the decay moves once per epoch, as published, or with every iteration.
+        update: whether the decay moves once per epoch, `epoch` with the lag of the published YOLOv7 and `epoch-exact`
+            without one, as in the published Gold-YOLO, or with every iteration.
         warmup_epochs: length of the warm-up.
         warmup_min_iterations: the warm-up is never shorter than this, as published; 0 suits small sets.
         warmup_momentum, warmup_bias_lr: where momentum and the biases' learning rate start.
@@ -71,7 +72,7 @@ class ScheduleConfig:
 
     kind: Literal["cosine", "linear"] = "cosine"
     final_factor: Annotated[float, Field(gt=0, le=1)] = 0.01
-    update: Literal["epoch", "iteration"] = "epoch"
+    update: Literal["epoch", "epoch-exact", "iteration"] = "epoch"
     warmup_epochs: _NonNegative = 3.0
     warmup_min_iterations: Annotated[int, Field(ge=0)] = 1000
     warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8

@@ -27,12 +27,13 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The published schedule (arXiv 2207.02696, released training script), with two departures as options.
+    """The published schedule of YOLOv7 and Gold-YOLO (released training scripts), with departures as options.
 
     Cosine or linear decay; during the warm-up of max(epochs * batches, minimum) iterations the weights' rate rises
     from 0, the biases' falls from `warmup_bias_lr`, momentum rises and accumulation grows to the nominal batch.
-    `update="iteration"` decays with every iteration; `nominal_batch=0` steps at every iteration. While weights are
-    averaged with a learning rate of their own (`swa.lr_factor`), that one holds instead of the decay.
+    `update="iteration"` decays with every iteration, "epoch-exact" without YOLOv7's lag; `nominal_batch=0` steps at
+    every iteration. While weights are averaged with a learning rate of their own (`swa.lr_factor`), that one holds
+    instead of the decay.
 
     Attributes:
         total_batch: images per iteration over all processes.
@@ -76,7 +77,9 @@ class Schedule:
         warming = warmup > 0 and iteration <= warmup
         if self.config.update == "iteration":
             progress = iteration / self.batches_per_epoch
-        else:  # the published scheduler steps at the end of an epoch, so after the warm-up it lags by one
+        elif self.config.update == "epoch-exact":
+            progress = epoch
+        else:  # the published scheduler of YOLOv7 steps at the end of an epoch, so after the warm-up it lags by one
             warmed_here = warmup > 0 and epoch == warmup // self.batches_per_epoch
             progress = epoch if warming or warmed_here else max(epoch - 1, 0)
         factor = self.factor(progress)
