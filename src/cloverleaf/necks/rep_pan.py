@@ -71,7 +71,8 @@ class RepPan(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps ``(B, C_l, H_l, W_l)``, finest first -> maps of ``self.features``, finest first."""
         levels = features[-len(self.features) :]
-        current, narrowed = levels[-1], []
+        current = levels[-1]
+        narrowed: list[Tensor] = []
         for i in reversed(range(len(self.narrow))):
             narrowed.insert(0, self.narrow[i](current))
             current = self.down_merge[i](torch.cat((self.enlarge[i](narrowed[0]), levels[i]), 1))

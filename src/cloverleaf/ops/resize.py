@@ -15,13 +15,15 @@ def pool_to(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
     divides H, and common substitutes give other numbers; here the general case becomes two products with constant
     matrices while a graph is recorded, and plain pooling where sizes divide.
     """
-    height, width = size_hw
-    if (x.shape[2], x.shape[3]) == (height, width):
+    before, after = (x.shape[2], x.shape[3]), size_hw
+    if torch.jit.is_tracing():  # sizes are tensors then; TorchScript takes them for constants
+        before, after = (int(before[0]), int(before[1])), (int(after[0]), int(after[1]))
+    if before == after:
         return x
-    if statically_known_true(x.shape[2] % height == 0) and statically_known_true(x.shape[3] % width == 0):
-        return F.avg_pool2d(x, (x.shape[2] // height, x.shape[3] // width))
+    if all(statically_known_true(b % a == 0) for b, a in zip(before, after, strict=True)):
+        return F.avg_pool2d(x, (before[0] // after[0], before[1] // after[1]))
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        rows, columns = _averages(x.shape[2], height, x), _averages(x.shape[3], width, x)
+        rows, columns = _averages(before[0], after[0], x), _averages(before[1], after[1], x)
         return rows @ x @ columns.T
     return F.adaptive_avg_pool2d(x, size_hw)
 
