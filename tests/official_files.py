@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -33,10 +33,14 @@ _BY_CHILD = (("anchors", ""), ("rbr_dense", "RepConv"), ("rbr_reparam", "RepConv
 
 
 @contextmanager
-def stand_ins() -> Iterator[None]:
+def stand_ins(classes: Iterable[type[nn.Module]] = tuple(_CLASSES.values())) -> Iterator[None]:
     """The made-up classes can be found by their names while this lasts."""
-    modules = {name: ModuleType(name) for name in ("models", "models.common", "models.yolo")}
-    for cls in _CLASSES.values():
+    modules: dict[str, ModuleType] = {}
+    for cls in classes:
+        parts = cls.__module__.split(".")
+        for end in range(1, len(parts) + 1):
+            name = ".".join(parts[:end])
+            modules.setdefault(name, ModuleType(name))
         setattr(modules[cls.__module__], cls.__name__, cls)
     before = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)
@@ -115,9 +119,11 @@ def reparameterised(model: nn.Module) -> dict[str, Any]:
     return {"model": model, "optimizer": None, "training_results": None, "epoch": -1}
 
 
-def write(path: Path, content: object, *, legacy: bool = False) -> Path:
-    """Save as the repositories do; ``legacy`` as torch before 1.6 did."""
-    with stand_ins(), warnings.catch_warnings():
+def write(
+    path: Path, content: object, *, legacy: bool = False, classes: Iterable[type[nn.Module]] = tuple(_CLASSES.values())
+) -> Path:
+    """Save as the repositories do, with modules of ``classes``; ``legacy`` as torch before 1.6 did."""
+    with stand_ins(classes), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no source code for the made-up classes
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     return path
@@ -173,10 +179,10 @@ def _row(index: int, parts: dict[str, Any] | None) -> nn.Module:
 
 def _module(name: str, parts: dict[str, Any]) -> nn.Module:
     if "running_mean" in parts:
-        return _filled(nn.BatchNorm2d(len(parts["weight"]), eps=1e-3, momentum=0.03, device="meta"), parts)
+        return filled(nn.BatchNorm2d(len(parts["weight"]), eps=1e-3, momentum=0.03, device="meta"), parts)
     if "weight" in parts and parts["weight"].ndim == 4:
         out, width, kernel, _ = parts["weight"].shape
-        return _filled(nn.Conv2d(width, out, kernel, padding=kernel // 2, bias="bias" in parts, device="meta"), parts)
+        return filled(nn.Conv2d(width, out, kernel, padding=kernel // 2, bias="bias" in parts, device="meta"), parts)
     if all(key.isdigit() for key in parts):
         kind = nn.Sequential if name.startswith("rbr_") else nn.ModuleList
         return kind([_module(name, part) for part in parts.values()]) if kind is nn.ModuleList else kind(
@@ -198,7 +204,8 @@ def _module(name: str, parts: dict[str, Any]) -> nn.Module:
     return module
 
 
-def _filled(module: nn.Module, parts: Mapping[str, Tensor]) -> nn.Module:
+def filled(module: nn.Module, parts: Mapping[str, Tensor]) -> nn.Module:
+    """``module`` with these tensors for its own."""
     for key, value in parts.items():
         if key in module._parameters:
             setattr(module, key, nn.Parameter(value, requires_grad=False))

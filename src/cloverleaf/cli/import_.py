@@ -39,16 +39,18 @@ def import_(
     half: Annotated[bool, typer.Option("--half", help="Store float16, which halves the file.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
-    """Read a published YOLOv7 checkpoint and write it as Cloverleaf weights.
+    """Read a published YOLOv7 or Gold-YOLO checkpoint and write it as Cloverleaf weights.
 
-    Nothing in FILE is executed. Every tensor must be accounted for, or nothing is written. A training form can be
-    trained further; deploy and fused forms are for inference.
+    Nothing in FILE is executed. Every tensor must be accounted for, or nothing is written. A fused form is for
+    inference only; the others can be trained further.
 
     Examples:
 
         cloverleaf import yolov7.pt
 
         cloverleaf import yolov7_training.pt --model yolov7 -o start.safetensors --num-classes 3
+
+        cloverleaf import gold_s.pt -o gold-yolo-s.safetensors
 
         cloverleaf import yolov7-w6_training.pt --form fused --half -o yolov7-w6.safetensors
     """
@@ -95,6 +97,8 @@ def _report(file: Path, done: ImportedCheckpoint) -> list[str]:
         f"found {done.name} in {done.found} form: {len(tensors)} tensors, all accounted for ({types})",
         f"classes: {_classes(done)}",
     ]
+    if done.branches:
+        lines.append(f"its head predicts {', '.join(done.branches)}")
     if done.transfer is not None:
         lines.append(
             f"kept {len(done.transfer.taken)} tensors; started anew for {detector.num_classes} classes: "

@@ -16,7 +16,7 @@ from cloverleaf import __version__, atomic
 from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.models.catalog import empty_detector
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.metadata import KEY, SCHEMA_VERSION, WeightsMetadata, parse_metadata
+from cloverleaf.models.metadata import BACKBONE_KEY, KEY, SCHEMA_VERSION, WeightsMetadata, parse_metadata
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.weights.strict import check_fit, fill_detector, shapes
 
@@ -101,6 +101,11 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[WeightsMetadata, dict[str,
         if _is_torch_file(path):
             why, fix = "it is a checkpoint of PyTorch, not a safetensors file", f"run cloverleaf import {path} first"
         raise CheckpointError(f"{path} cannot be read", why, fix) from error
+    if BACKBONE_KEY in entries:
+        raise CheckpointError(
+            f"{path} holds a backbone only", "it was written by cloverleaf pretrain",
+            f"train a detector from it: cloverleaf train --backbone-weights {path}",
+        )  # fmt: skip
     if KEY not in entries:
         raise CheckpointError(
             f"{path} was not written by cloverleaf",

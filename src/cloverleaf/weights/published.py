@@ -11,10 +11,11 @@ from pathlib import Path
 from torch import Tensor
 
 from cloverleaf.errors import CheckpointError
+from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.models.catalog import MODELS, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.metadata import WeightsMetadata
-from cloverleaf.models.spec import Form
+from cloverleaf.models.spec import Form, HeadSpec
 from cloverleaf.weights.importer import import_state_dict
 from cloverleaf.weights.reader import PublishedCheckpoint, read_checkpoint
 from cloverleaf.weights.recognise import Likeness, recognise
@@ -37,6 +38,7 @@ class ImportedCheckpoint:
         also: variants with the same names and shapes, where the name was recognised and not given.
         found: form of the weights in the file.
         classes_found: number of classes of its head.
+        branches: what its head predicts boxes with, where the files of one variant differ in that; else empty.
         transfer: what was kept when the number of classes was changed, else None.
         not_finite: published names of tensors that hold infinities or NaN.
         names_dropped: whether the file has class names that do not fit its number of classes.
@@ -49,6 +51,7 @@ class ImportedCheckpoint:
     also: tuple[str, ...]
     found: Form
     classes_found: int
+    branches: tuple[str, ...]
     transfer: Transfer | None
     not_finite: tuple[str, ...]
     names_dropped: bool
@@ -82,7 +85,7 @@ def import_checkpoint(
     checkpoint = read_checkpoint(path)
     name, also = (model, ()) if model is not None else _recognised(path, checkpoint)
     detector = _imported(path, name, checkpoint.state)
-    found, classes_found = detector.spec.form, detector.num_classes
+    found, classes_found, branches = detector.spec.form, detector.num_classes, _branches(detector.spec.head)
     fits = len(checkpoint.class_names) == classes_found
     detector.metadata = WeightsMetadata(
         class_names=checkpoint.class_names if fits else (),
@@ -99,6 +102,7 @@ def import_checkpoint(
         also=also,
         found=found,
         classes_found=classes_found,
+        branches=branches,
         transfer=changes,
         not_finite=tuple(key for key, value in checkpoint.state.items() if not value.isfinite().all()),
         names_dropped=bool(checkpoint.class_names) and not fits,
@@ -118,6 +122,18 @@ def _recognised(path: Path, checkpoint: PublishedCheckpoint) -> tuple[str, tuple
     names = (likeness.name, *likeness.also)
     decided = [name for name in names if _activation_of(name) and _activation_of(name) == _activation(checkpoint)]
     return (decided[0], ()) if decided else (likeness.name, likeness.also)
+
+
+def _branches(head: HeadSpec) -> tuple[str, ...]:
+    if not isinstance(head, DenseHeadSpec):
+        return ()
+    named = {
+        f"distributions over 0 to {head.reg_max} cells": head.reg_max > 0,
+        "distances": head.reg_max == 0,
+        "direct distances beside them": head.direct,
+        "an anchor branch that aids training": head.aided,
+    }
+    return tuple(name for name, there in named.items() if there)
 
 
 def _activation(checkpoint: PublishedCheckpoint) -> str:
@@ -168,8 +184,9 @@ def _in_form(path: Path, detector: Detector, form: Form) -> Detector:
     if order.index(form) < order.index(found):
         raise CheckpointError(
             f"{path} cannot be imported in {form} form",
-            f"it is in {found} form, and what was folded away cannot be had back",
-            "import a checkpoint in training form, or leave --form out",
+            f"it is in {found} form; what was folded away or dropped cannot be had back",
+            "import a checkpoint in training form, or leave --form out"
+            + ("; the deploy form can be trained further, too" if found == "deploy" else ""),
         )
     if form == found:
         return detector

@@ -30,7 +30,7 @@ class PublishedCheckpoint:
         kind: how it was written: by torch as a zip archive or in the older (legacy) way, or as safetensors.
         class_names: one for each class, empty where the file has none.
         num_classes: what the model says of itself, None where it does not.
-        epoch: of an interrupted training run; None or -1 for a finished one.
+        epoch: of an interrupted training run; None or -1 for a finished one (it has no optimiser any more).
         strides: of the model's levels in pixels, empty where the file has none.
         modules: class names of the modules in it (``torch.nn.modules.activation.SiLU``), empty for a mere state dict.
     """
@@ -140,18 +140,25 @@ def _chosen(content: Content, kind: FileKind) -> PublishedCheckpoint:
     if not refs:
         raise Unreadable(f"{entry} holds no tensors", UNUSUAL)
     state = {name: content.storages.tensor(name, ref) for name, ref in refs.items()}
-    classes, epoch = attributes.get("nc"), whole.get("epoch") if isinstance(whole, dict) else None
-    stride = attributes.get("stride")
+    classes, stride = attributes.get("nc"), attributes.get("stride")
     return PublishedCheckpoint(
         _without_wrapper(state),
         source,
         kind,
         class_names=_class_names(attributes.get("names")),
         num_classes=classes if isinstance(classes, int) and not isinstance(classes, bool) else None,
-        epoch=epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else None,
+        epoch=_epoch(whole) if isinstance(whole, dict) else None,
         strides=_strides(content.storages.tensor("stride", stride)) if isinstance(stride, TensorRef) else (),
         modules=modules,
     )
+
+
+def _epoch(whole: Mapping[object, object]) -> int | None:
+    """None also where a finished run has kept the number of its last epoch: it has given its optimiser away."""
+    epoch = whole.get("epoch")
+    if not isinstance(epoch, int) or isinstance(epoch, bool):
+        return None
+    return None if epoch >= 0 and "optimizer" in whole and whole["optimizer"] is None else epoch
 
 
 def _plain_state(values: Mapping[object, object], entry: str) -> dict[str, TensorRef]:

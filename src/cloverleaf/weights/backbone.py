@@ -1,0 +1,126 @@
+"""Weights of a backbone alone: what pre-training leaves, and what any detector's file can give."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from cloverleaf import __version__, atomic
+from cloverleaf.errors import CheckpointError
+from cloverleaf.models import parts
+from cloverleaf.models.metadata import BACKBONE_KEY, SCHEMA_VERSION, parse_metadata
+from cloverleaf.weights.format import load
+
+_PREFIX = "backbone."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneMetadata:
+    """What a backbone's file says.
+
+    Attributes:
+        backbone: the options it is built from, as plain containers with their ``type``.
+        normalisation: how pixels became inputs.
+        image_size: side of the images in training, pixels.
+        images, epochs: how many it has seen, and how often.
+        pretraining: how the images were hidden: `mask_ratio`, `patch_size`, `loss` at the end.
+        recipe_hash: identifies the resolved configuration.
+        schema_version: version of this layout.
+        cloverleaf_version: the version that wrote the file.
+    """
+
+    backbone: dict[str, Any]
+    normalisation: str = "rgb/255"
+    image_size: int | None = None
+    images: int | None = None
+    epochs: int | None = None
+    pretraining: dict[str, float] = field(default_factory=dict)
+    recipe_hash: str = ""
+    schema_version: int = SCHEMA_VERSION
+    cloverleaf_version: str = __version__
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneWeights:
+    """A backbone's tensors and where they are from.
+
+    Attributes:
+        spec: options it was built from.
+        state: tensors by the names of the plain backbone, float32 where floating.
+        origin: in words, for messages.
+        normalisation: how pixels became inputs.
+    """
+
+    spec: Any
+    state: Mapping[str, Tensor]
+    origin: str
+    normalisation: str
+
+
+def save_backbone(path: str | os.PathLike[str], backbone: nn.Module, metadata: BackboneMetadata) -> None:
+    """Write the state dict of ``backbone`` with ``metadata``; the file appears whole or not at all."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    text = json.dumps(dataclasses.asdict(metadata))
+    atomic.write_bytes(Path(path), to_bytes(tensors, {BACKBONE_KEY: text}))
+
+
+def load_backbone(path: str | os.PathLike[str]) -> BackboneWeights:
+    """The backbone in a file of `save_backbone`, or in any weights file of a detector that is not fused.
+
+    Raises:
+        CheckpointError: the file is absent, damaged, foreign or fused.
+    """
+    path = Path(path)
+    facts, tensors = _read(path)
+    if facts is None:
+        detector = load(path)
+        if detector.spec.fused:
+            raise CheckpointError(
+                f"{path} is in fused form and cannot give a backbone to train",
+                "its BatchNorm layers are folded away",
+                "use the weights that it was fused from",
+            )
+        state = {
+            key.removeprefix(_PREFIX): value for key, value in detector.state_dict().items() if key.startswith(_PREFIX)
+        }
+        normalisation = detector.metadata.normalisation if detector.metadata is not None else "rgb/255"
+        return BackboneWeights(detector.spec.backbone, state, f"the backbone of {detector.spec.name}", normalisation)
+    spec = parts.from_dict("backbone", facts.backbone)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    seen = f"pre-trained on {facts.images} images for {facts.epochs} epochs" if facts.images else "a backbone"
+    return BackboneWeights(spec, state, seen, facts.normalisation)
+
+
+def _read(path: Path) -> tuple[BackboneMetadata | None, dict[str, Tensor]]:
+    """Metadata and tensors of a backbone's file; (None, {}) where it is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(BACKBONE_KEY)
+            if text is None:
+                return None, {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return None, {}  # `load` says what is wrong with it
+    fix = "install the version of cloverleaf that wrote the file, or a newer one"
+    facts = parse_metadata(BackboneMetadata, path, text, version=SCHEMA_VERSION, fix=fix)
+    return facts, tensors
+
+
+def describe(spec: Any) -> str:
+    """A backbone and its options that are not the default ones: ``efficient-rep(width=0.5)``."""
+    values = parts.to_dict(spec)
+    usual = parts.to_dict(type(spec)())
+    name = values.pop("type")
+    if name == "timm":
+        name, values["model"] = f"timm/{values['model']}", usual["model"]
+    changed = [f"{key}={value}" for key, value in values.items() if value != usual[key]]
+    return f"{name}({', '.join(changed)})" if changed else str(name)
