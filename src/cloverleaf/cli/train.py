@@ -42,6 +42,9 @@ def train(
     teacher: Annotated[
         Path | None, typer.Option(help="Learn from the model of these Cloverleaf weights, too (distillation).")
     ] = None,
+    backbone_weights: Annotated[
+        Path | None, typer.Option(help="Start the backbone from a file of cloverleaf pretrain, or of any detector.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,6 +66,8 @@ def train(
 
         cloverleaf train --model gold-yolo-n --data data.yaml --teacher gold-yolo-s.safetensors
 
+        cloverleaf train --model gold-yolo-n --data data.yaml --backbone-weights backbone.safetensors
+
         cloverleaf train --resume --output runs/train
 
         torchrun --nproc-per-node 2 -m cloverleaf train --data data.yaml --output runs/two
@@ -73,6 +78,7 @@ def train(
     named = {
         "seed": seed, "data.workers": workers, "runtime.device": device, "runtime.precision": precision,
         "runtime.deterministic": deterministic,
+        "model.backbone_weights": str(backbone_weights) if backbone_weights else None,
     }  # fmt: skip
     options = nest({key: value for key, value in named.items() if value is not None})
     run(

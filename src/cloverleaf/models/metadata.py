@@ -12,6 +12,7 @@ from cloverleaf import __version__
 from cloverleaf.errors import CheckpointError, ConfigError
 
 KEY = "cloverleaf"  # of the one JSON entry in weights files and exported files
+BACKBONE_KEY = "cloverleaf-backbone"  # of that in files of a backbone alone
 SCHEMA_VERSION = 1
 
 _Metadata = TypeVar("_Metadata")

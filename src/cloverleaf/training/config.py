@@ -25,6 +25,7 @@ class ModelConfig:
         name: a catalog name or a composition `BACKBONE+NECK+HEAD`.
         backbone, neck, head: options of the parts, as `create_model` takes them.
         weights: a Cloverleaf weights file to start from; tensors of equal name and shape are taken over.
+        backbone_weights: a file of `cloverleaf pretrain`, or any Cloverleaf weights file, for the backbone alone.
     """
 
     name: str = "yolov7-tiny"
@@ -32,6 +33,7 @@ class ModelConfig:
     neck: dict[str, Any] = Field(default_factory=dict)
     head: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
+    backbone_weights: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -38,7 +38,7 @@ def build(kind: type[Config], values: Mapping[str, Any], *, where: str = "config
     """As `from_dict`, for any kind of configuration."""
     _check_keys(values, to_dict(kind()), where, prefix="")
     try:
-        return cast(Config, TypeAdapter(kind).validate_python(dict(values)))
+        return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         raise invalid_value(f"{where}: ", error) from None
 

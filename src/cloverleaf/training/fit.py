@@ -209,7 +209,7 @@ def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
         image_size=config.data.image_size,
         task=config.task,
         recipe_hash=config_hash(config),
-        parent=config.model.weights or "",
+        parent=config.model.weights or config.model.backbone_weights or "",
         teacher=config.distillation.teacher or "",
         provenance=provenance(config),
     )

@@ -13,7 +13,9 @@ from cloverleaf.models import parts
 from cloverleaf.models.catalog import create_model, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.training.backbone_weights import check_choice, take_backbone
 from cloverleaf.training.config import ModelConfig, TrainConfig
+from cloverleaf.training.tasks import model_classes
 from cloverleaf.weights.format import load, read_metadata
 from cloverleaf.weights.transfer import Transfer, transfer
 
@@ -26,10 +28,12 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
 
     Raises:
         CheckpointError: the weights cannot be read, are fused, or share no weight with the model.
+        ConfigError: `model.weights` and `model.backbone_weights` are both given.
     """
     part = config.model
+    check_choice(part)
     model = create_model(
-        part.name, num_classes=len(index.names), backbone=part.backbone, neck=part.neck, head=part.head
+        part.name, num_classes=len(model_classes(config.task, index.names)), backbone=part.backbone, neck=part.neck, head=part.head
     )
     if part.weights:
         source = load(part.weights)
@@ -48,6 +52,8 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
                 "start from weights of the same model, or leave the model to the weights",
             )
         say.print(_summary(part, source, model, result), highlight=False, markup=False)
+    if part.backbone_weights:
+        take_backbone(model, part, say)
     return model
 
 
