@@ -27,9 +27,9 @@ class DenseCriterion(nn.Module):
 
     VariFocal loss of all class scores, IoU loss of the positives' boxes and, where distances are distributions, the
     distribution focal loss; the last two weighted by what a positive is to score, and all divided by the sum of these
-    scores. Boxes of a direct branch add their IoU loss for the same positives. An anchor branch (anchor-aided training)
-    adds VariFocal and IoU loss of positives of its own. What a teacher says adds divergences. Computed in float32
-    whatever the autocast state.
+    scores, at least 1. Boxes of a direct branch add their IoU loss for the same positives. An anchor branch
+    (anchor-aided training) adds VariFocal and IoU loss of positives of its own. What a teacher says adds divergences.
+    Computed in float32 whatever the autocast state.
 
     The items are "box", "dfl" and "cls", and with a teacher "distill_cls", "distill_dfl" and "distill_feature" as far
     as they are switched on; `total` is their sum times images / `nominal_batch`.
@@ -98,7 +98,7 @@ class DenseCriterion(nn.Module):
         scores = torch.stack([branch.matches.score.sum() for branch in branches])
         counts = scores.new_tensor([len(main.matches), raw.batch_size])
         *whole, positives, images = self.reduce(torch.cat((scores, counts)))
-        sizes = [torch.where(whole_score > 0, whole_score, 1.0) for whole_score in whole]  # as published
+        sizes = [total.clamp(min=1) for total in whole]  # fewer would blow the loss up; docs/fidelity.md, entry 82
 
         config, labels = self.config, targets.labels
         cls = torch.stack([branch.cls(labels) / size for branch, size in zip(branches, sizes, strict=True)]).sum()
