@@ -101,9 +101,8 @@ def test_command_says_what_was_found_and_info_where_it_is_from(file: Path, tmp_p
 
 
 def test_of_an_unfinished_run_the_average_is_taken(distilled: dict[str, Tensor], tmp_path: Path) -> None:
-    halved = {
-        k: v if "proj" in k.split(".")[1] else v / 2 if v.is_floating_point() else v for k, v in distilled.items()
-    }
+    constants = ("detect.proj", "detect.proj_conv.weight")
+    halved = {k: v / 2 if v.is_floating_point() and k not in constants else v for k, v in distilled.items()}
     names = [f"thing {i}" for i in range(80)]
     ema = gold.official_model(distilled, names=names)
     path = gold.write(tmp_path / "last_ckpt.pt", gold.running(gold.official_model(halved), ema))
@@ -133,7 +132,7 @@ def test_another_number_of_classes_starts_only_the_classes_anew(stem: str, fresh
 
 def test_forms_that_cannot_be_had_back(tmp_path: Path) -> None:
     path = gold.write(tmp_path / "a.pt", gold.released(gold.official_model(published("gold_yolo-n_base"))))
-    with pytest.raises(CheckpointError, match="in training form: it is in deploy form.*trained further, too"):
+    with pytest.raises(CheckpointError, match=r"in training form: it is in deploy form.*trained further, too"):
         import_checkpoint(path, form="training")
 
 
@@ -149,7 +148,7 @@ def test_mistakes_are_named(file: Path, distilled: dict[str, Tensor], tmp_path: 
         import_checkpoint(tmp_path / "yolov7-tiny.pt", N)
     torch.save({k: v for k, v in distilled.items() if "Inject_p4" not in k}, tmp_path / "part.pt")
     for model in (None, N):
-        with pytest.raises(CheckpointError, match=r"18 missing: neck\.Inject_p4\.local_embedding\.conv.*all tensors"):
+        with pytest.raises(CheckpointError, match=r"15 missing: neck\.Inject_p4\.local_embedding\.conv.*all tensors"):
             import_checkpoint(tmp_path / "part.pt", model)
     backbone = {k.removeprefix("backbone."): v for k, v in distilled.items() if k.startswith("backbone.")}
     torch.save(backbone, tmp_path / "backbone.pt")
