@@ -162,7 +162,7 @@ def build_train_loader(
     dataset = TrainDataset(policy, epochs)
     sampler = EpochSampler(len(index), seed=seed, rank=rank, world_size=world_size)
     batches = TrainBatchSampler(sampler, max(1, data.batch_size // world_size))
-    return _loader(dataset, batches, data.workers, functools.partial(collate, options=options))
+    return make_loader(dataset, batches, data.workers, functools.partial(collate, options=options))
 
 
 def build_sample_loader(
@@ -176,7 +176,7 @@ def build_sample_loader(
     dataset = PlainDataset(policy) if augment is None else TrainDataset(policy, epochs=augment.close_mosaic + 1)
     sampler = EpochSampler(len(index), seed=seed)
     sampler.resume(0, max(len(index) - images, 0))
-    return _loader(dataset, TrainBatchSampler(sampler, data.batch_size), data.workers, collate)
+    return make_loader(dataset, TrainBatchSampler(sampler, data.batch_size), data.workers, collate)
 
 
 def build_eval_loader(
@@ -192,7 +192,7 @@ def build_eval_loader(
     cache = open_cache(index, data.image_size, data.cache, area=True)
     dataset = EvalDataset(index, data.image_size, data.rectangular_eval, batch_size or data.batch_size, stride, cache)
     batches = EvalBatchSampler(dataset.batches, rank=rank, world_size=world_size)
-    return _loader(dataset, batches, data.workers, collate)
+    return make_loader(dataset, batches, data.workers, collate)
 
 
 def resolve_workers(workers: int) -> int:
@@ -202,7 +202,8 @@ def resolve_workers(workers: int) -> int:
     return max(1, min(_MAX_WORKERS, usable_cpus() // local_processes()))
 
 
-def _loader(dataset: Dataset[Sample], batches: Any, workers: int, collate_fn: Any) -> DataLoader[Any]:
+def make_loader(dataset: Dataset[Any], batches: Any, workers: int, collate_fn: Any) -> DataLoader[Any]:
+    """A loader whose processes share the usable CPUs, for batches of keys that ``dataset`` knows."""
     workers = min(resolve_workers(workers), len(batches))
     return DataLoader(
         dataset,
