@@ -82,10 +82,16 @@ class DenseLevel(nn.Module):
         )
         self.aided_boxes = _projection(channels, num_anchors * 4, 1.0) if aided else None
 
-    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, C, H, W)`` -> features for classes and for boxes, of the same shape."""
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``(B, C, H, W)`` -> maps of that size: classes, distances, and those of the further branches that there are.
+
+        These are direct distances, then the anchor branch's classes and boxes.
+        """
         x = self.stem(x)
-        return self.class_conv(x), self.box_conv(x)
+        for_classes, for_boxes = self.class_conv(x), self.box_conv(x)
+        branches = ((self.direct, for_boxes), (self.aided_classes, for_classes), (self.aided_boxes, for_boxes))
+        further = [branch(features) for branch, features in branches if branch is not None]
+        return self.classes(for_classes), self.distances(for_boxes), *further
 
 
 class DenseHead(nn.Module):
@@ -113,22 +119,17 @@ class DenseHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> DenseOutput:
         """Maps ``(B, C_l, H_l, W_l)``, finest first -> raw output; further maps (of auxiliary heads) are not read."""
-        classes, distances, direct, aided_classes, aided_boxes = [], [], [], [], []
-        for i, level in enumerate(self.levels):
-            assert isinstance(level, DenseLevel)
-            for_classes, for_boxes = level.branches(features[i])
-            classes.append(_rows(level.classes(for_classes)))
-            distances.append(_rows(level.distances(for_boxes)))
-            if level.direct is not None:
-                direct.append(_rows(level.direct(for_boxes)))
-            if self.anchors_px is not None and level.aided_classes is not None and level.aided_boxes is not None:
-                anchors = self.anchors_px[i] / self.strides[i]
-                aided_classes.append(_anchor_rows(level.aided_classes(for_classes), len(anchors)))
-                aided_boxes.append(_aided_boxes(level.aided_boxes(for_boxes), anchors))
-        aided = AidedOutput(torch.cat(aided_classes, 1), torch.cat(aided_boxes, 1)) if aided_classes else None
-        return DenseOutput(
-            torch.cat(classes, 1), torch.cat(distances, 1), torch.cat(direct, 1) if direct else None, aided
-        )
+        levels = [level(features[i]) for i, level in enumerate(self.levels)]
+        classes, distances, *further = ([of_level[k] for of_level in levels] for k in range(len(levels[0])))
+        aided = None
+        if self.anchors_px is not None:
+            *further, aided_classes, aided_boxes = further
+            anchors = [of_level / stride for of_level, stride in zip(self.anchors_px, self.strides, strict=True)]
+            logits = list(map(_anchor_rows, aided_classes, anchors))
+            boxes = list(map(_aided_boxes, aided_boxes, anchors))
+            aided = AidedOutput(torch.cat(logits, 1), torch.cat(boxes, 1))
+        direct = _rows(further[0]) if further else None
+        return DenseOutput(_rows(classes), _rows(distances), direct, aided)
 
     def decode(self, raw: DenseOutput, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``; see `decode_dense`."""
@@ -154,14 +155,14 @@ def _projection(channels: int, outputs: int, bias: float) -> nn.Conv2d:
     return projection
 
 
-def _rows(x: Tensor) -> Tensor:
-    """``(B, C, H, W)`` -> ``(B, H * W, C)``."""
-    return x.flatten(2).transpose(1, 2)
+def _rows(levels: Sequence[Tensor]) -> Tensor:
+    """``(B, C, H_l, W_l)`` of every level -> ``(B, N, C)``."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in levels], 1)
 
 
-def _anchor_rows(x: Tensor, num_anchors: int) -> Tensor:
+def _anchor_rows(x: Tensor, anchors: Tensor) -> Tensor:
     """``(B, A * C, H, W)`` -> ``(B, A * H * W, C)``."""
-    return x.unflatten(1, (num_anchors, -1)).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    return x.unflatten(1, (len(anchors), -1)).permute(0, 1, 3, 4, 2).flatten(1, 3)
 
 
 def _aided_boxes(x: Tensor, anchors: Tensor) -> Tensor:
