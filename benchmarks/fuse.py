@@ -6,6 +6,7 @@ decoding included. Prints the ratios.
 
     python benchmarks/fuse.py --output fuse.json
     python benchmarks/fuse.py yolov7-tiny yolov7 --onnx
+    python benchmarks/fuse.py gold-yolo-n yolov7-tiny --onnx --together   # the models against each other, too
     OMP_NUM_THREADS=1 python benchmarks/fuse.py --all --cpu-time     # where others use the machine, too
 """
 
@@ -19,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,10 +33,12 @@ from cloverleaf.models.catalog import MODELS
 from cloverleaf.models.cost import measure
 
 Clock = Callable[[], float]
+Key = TypeVar("Key")
 _LARGE = 80e6  # parameters in deploy form; --all times such models, too
 
 
-def measure_model(name: str, size: int, repeats: int, clock: Clock, *, onnx: bool) -> dict[str, Any]:
+def actions_of(name: str, size: int, *, onnx: bool) -> tuple[dict[str, Callable[[], Any]], int]:
+    """What is timed of a model, by form, and its parameters when fused."""
     torch.manual_seed(0)
     training = create_model(name).eval()
     _randomise_statistics(training)
@@ -50,18 +53,31 @@ def measure_model(name: str, size: int, repeats: int, clock: Clock, *, onnx: boo
         proto = trace(plain, ("boxes", "scores"), image_size=size, batch_size=1)
         session = open_session(proto.SerializeToString())
         actions["onnxruntime"] = lambda: session.run(None, {INPUT: images.numpy()})
+    return actions, sum(value.numel() for value in fused.parameters())
+
+
+def measure_models(names: list[str], size: int, repeats: int, clock: Clock, *, onnx: bool) -> list[dict[str, Any]]:
+    """Every model in every form, all in one alternating series."""
+    prepared = {name: actions_of(name, size, onnx=onnx) for name in names}
+    together = {(name, form): action for name, (actions, _) in prepared.items() for form, action in actions.items()}
     with torch.inference_mode():
-        (boxes, _), (fused_boxes, _) = (actions[form]() for form in ("training", "fused"))
-        seconds = interleaved(actions, repeats, clock)
-    milliseconds = {f"{form}_ms": 1e3 * value for form, value in seconds.items()}
-    ratios = {f"{form}_ratio": seconds["training"] / value for form, value in seconds.items() if form != "training"}
-    return {
-        "model": name,
-        "parameters": sum(value.numel() for value in fused.parameters()),
-        **milliseconds,
-        **ratios,
-        "largest_box_difference_px": float((boxes - fused_boxes).abs().max()),
-    }
+        boxes = {key: together[key]()[0] for key in together if key[1] != "onnxruntime"}
+        seconds = interleaved(together, repeats, clock)
+    results = []
+    for name, (actions, parameters) in prepared.items():
+        of_model = {form: seconds[name, form] for form in actions}
+        ratios = {f"{form}_ratio": of_model["training"] / value for form, value in of_model.items()}
+        ratios.pop("training_ratio")
+        results.append(
+            {
+                "model": name,
+                "parameters": parameters,
+                **{f"{form}_ms": 1e3 * value for form, value in of_model.items()},
+                **ratios,
+                "largest_box_difference_px": float((boxes[name, "training"] - boxes[name, "fused"]).abs().max()),
+            }
+        )
+    return results
 
 
 def _randomise_statistics(model: torch.nn.Module) -> None:
@@ -73,9 +89,9 @@ def _randomise_statistics(model: torch.nn.Module) -> None:
             module.running_var.uniform_(0.2, 0.6)
 
 
-def interleaved(actions: dict[str, Callable[[], Any]], repeats: int, clock: Clock) -> dict[str, float]:
+def interleaved(actions: dict[Key, Callable[[], Any]], repeats: int, clock: Clock) -> dict[Key, float]:
     """Median seconds of each, one after another in every round; the first round warms up."""
-    spent: dict[str, list[float]] = {name: [] for name in actions}
+    spent: dict[Key, list[float]] = {name: [] for name in actions}
     for _ in range(repeats + 1):
         for name, action in actions.items():
             start = clock()
@@ -87,8 +103,17 @@ def interleaved(actions: dict[str, Callable[[], Any]], repeats: int, clock: Cloc
 def chosen_models(names: list[str], everything: bool) -> list[str]:
     if names:
         return names
-    cost = {name: measure(MODELS[name].spec.as_deployed(), (64, 64)).params for name in list_models()}
+    detectors = [name for name in list_models() if MODELS[name].spec.task == "detect"]
+    cost = {name: measure(MODELS[name].spec.as_deployed(), (64, 64)).params for name in detectors}
     return [name for name in sorted(cost, key=lambda name: cost[name]) if everything or cost[name] < _LARGE]
+
+
+def line_of(result: dict[str, Any]) -> str:
+    line = f"{result['model']:18} training form {result['training_ms']:8.1f} ms, fused {result['fused_ms']:8.1f} ms: "
+    line += f"{result['fused_ratio']:.2f}x"
+    if "onnxruntime_ms" in result:
+        line += f"; ONNX Runtime {result['onnxruntime_ms']:8.1f} ms: {result['onnxruntime_ratio']:.2f}x"
+    return line
 
 
 def environment() -> dict[str, object]:
@@ -108,6 +133,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="the largest models, too")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--onnx", action="store_true", help="ONNX Runtime, too; exporting takes seconds per model")
+    parser.add_argument("--together", action="store_true", help="one series for all models, and their ratios")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--output", type=Path, help="JSON file for the result")
     parser.add_argument("--cpu-time", action="store_true", help="CPU seconds instead of the wall clock's")
@@ -115,15 +141,17 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     torch.set_flush_denormal(True)
     before = environment()
+    names = chosen_models(options.models, options.all)
     results = []
-    for name in chosen_models(options.models, options.all):
-        result = measure_model(name, options.image_size, options.repeats, clock, onnx=options.onnx)
-        results.append(result)
-        line = f"{name:18} training form {result['training_ms']:8.1f} ms, fused {result['fused_ms']:8.1f} ms: "
-        line += f"{result['fused_ratio']:.2f}x"
-        if options.onnx:
-            line += f"; ONNX Runtime {result['onnxruntime_ms']:8.1f} ms: {result['onnxruntime_ratio']:.2f}x"
-        print(line, flush=True)
+    for series in [names] if options.together else [[name] for name in names]:
+        results += measure_models(series, options.image_size, options.repeats, clock, onnx=options.onnx)
+        for result in results[-len(series) :]:
+            print(line_of(result), flush=True)
+    if options.together:
+        for form in ("fused", *(["onnxruntime"] if options.onnx else [])):
+            for other in results[1:]:
+                ratio = other[f"{form}_ms"] / results[0][f"{form}_ms"]
+                print(f"{form}: {other['model']} takes {ratio:.2f} times as long as {names[0]}")
     if options.output:
         settings = {
             "image_size": options.image_size,
