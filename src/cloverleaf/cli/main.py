@@ -17,6 +17,7 @@ from cloverleaf.cli.info import info
 from cloverleaf.cli.merge import merge
 from cloverleaf.cli.models import models
 from cloverleaf.cli.predict import predict
+from cloverleaf.cli.pretrain import pretrain
 from cloverleaf.cli.train import train
 from cloverleaf.cli.val import val
 from cloverleaf.errors import CloverleafError, ConfigError, UnknownModelError
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("train")(train)
+app.command("pretrain")(pretrain)
 app.command("val")(val)
 app.command("predict")(predict)
 app.command("ablate")(ablate)

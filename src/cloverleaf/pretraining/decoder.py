@@ -15,6 +15,7 @@ from cloverleaf.layers.sparse.layers import sparse_layer
 from cloverleaf.structures import FeatureSpec
 
 WIDEST = 768  # the published width
+Norm = type[nn.BatchNorm2d]
 
 
 class Densify(nn.Module):
@@ -25,13 +26,14 @@ class Densify(nn.Module):
         width: width in the decoder.
         kernel: of the projection; a 1x1 between equal widths is left out.
         cells: what is visible.
+        norm: kind of the norm.
     """
 
-    def __init__(self, channels: int, width: int, kernel: int, cells: VisibleCells) -> None:
+    def __init__(self, channels: int, width: int, kernel: int, cells: VisibleCells, norm: Norm) -> None:
         super().__init__()
-        norm = sparse_layer(nn.BatchNorm2d(channels), cells)
-        assert norm is not None
-        self.norm = norm
+        sparse = sparse_layer(norm(channels), cells)
+        assert sparse is not None
+        self.norm = sparse
         self.token = nn.Parameter(torch.empty(1, channels, 1, 1))
         same = kernel == 1 and channels == width
         self.project = nn.Identity() if same else nn.Conv2d(channels, width, kernel, padding=kernel // 2)
@@ -47,13 +49,13 @@ class Densify(nn.Module):
 class UpBlock(nn.Module):
     """Twice the size and half the width: a transposed convolution, then two 3x3 with BatchNorm."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, in_channels, 4, stride=2, padding=1)
         self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.norm1 = norm(in_channels)
         self.conv2 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.norm2 = norm(out_channels)
         self.act = nn.ReLU6(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,12 +72,13 @@ class LightDecoder(nn.Module):
         features: of the backbone; strides are powers of two, each twice the one before.
         width: W of the coarsest level, halved by every block; 0 takes `default_width`.
         cells: what is visible, as in the encoder.
+        norm: kind of all norms.
 
     Raises:
         ConfigError: strides that do not double, or a width that cannot be halved so often.
     """
 
-    def __init__(self, features: FeatureSpec, width: int, cells: VisibleCells) -> None:
+    def __init__(self, features: FeatureSpec, width: int, cells: VisibleCells, *, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
         steps = _doublings(features)
         width = width or default_width(features)
@@ -87,10 +90,10 @@ class LightDecoder(nn.Module):
             )
         widths = [width >> i for i in range(steps + 1)]
         self.densify = nn.ModuleList(
-            Densify(channels, wide, 1 if i == 0 else 3, cells)
+            Densify(channels, wide, 1 if i == 0 else 3, cells, norm)
             for i, (channels, wide) in enumerate(zip(features.channels[::-1], widths, strict=False))
         )
-        self.blocks = nn.ModuleList(UpBlock(wide, narrow) for wide, narrow in itertools.pairwise(widths))
+        self.blocks = nn.ModuleList(UpBlock(wide, narrow, norm) for wide, narrow in itertools.pairwise(widths))
         self.to_pixels = nn.Conv2d(widths[-1], 3, 1)
         _initialise(self)
 

@@ -17,16 +17,19 @@ class MaskedAutoencoder(nn.Module):
         backbone: any convolutional one; copied. Its trained weights are ``encoder.backbone``'s, under plain names.
         patch_size: side of a cell in pixels.
         width: of the decoder; 0 takes that of the backbone's coarsest map.
+        norm: kind of the decoder's norms.
 
     Raises:
         ConfigError: the backbone has a layer that cannot be sparse, or strides that do not double.
     """
 
-    def __init__(self, backbone: nn.Module, *, patch_size: int, width: int = 0) -> None:
+    def __init__(
+        self, backbone: nn.Module, *, patch_size: int, width: int = 0, norm: type[nn.BatchNorm2d] = nn.BatchNorm2d
+    ) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.encoder = SparseEncoder(backbone, patch_size)
-        self.decoder = LightDecoder(self.encoder.features, width, self.encoder.cells)
+        self.decoder = LightDecoder(self.encoder.features, width, self.encoder.cells, norm=norm)
 
     def forward(self, images: Tensor, visible: Tensor) -> Tensor:
         """Reconstruct.

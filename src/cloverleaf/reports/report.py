@@ -153,7 +153,7 @@ def _rows(path: Path, faults: list[str]) -> list[dict[str, str]]:
     return list(csv.DictReader(_text(path, faults).splitlines()))
 
 
-def _duration(seconds: Any) -> str:
+def duration(seconds: Any) -> str:
     """``75`` -> ``1 min 15 s``; empty where it is no number."""
     try:
         whole = round(float(seconds))
@@ -171,7 +171,7 @@ def _summary(metrics: dict[str, Any], config: dict[str, Any], run: dict[str, Any
     if epochs := metrics.get("epochs") or len(rows):
         best = metrics.get("best_epoch")
         parts.append(f"for {epochs} epochs" + (f" (best: {best})" if best else ""))
-    if took := _duration(run.get("training_seconds") or run.get("wall_seconds")):
+    if took := duration(run.get("training_seconds") or run.get("wall_seconds")):
         parts.append(f"in {took}")
     if is_number(metrics.get("images")):
         objects = f" with {metrics['objects']:,} objects" if is_number(metrics.get("objects")) else ""
@@ -183,9 +183,9 @@ def _summary(metrics: dict[str, Any], config: dict[str, Any], run: dict[str, Any
 def _facts(metrics: dict[str, Any], run: dict[str, Any]) -> list[tuple[str, str]]:
     """How the run was made, as label and value."""
     facts = [(label, str(run[key])) for key, label in _FACTS if run.get(key) not in (None, "")]
-    if training := _duration(run.get("training_seconds")):
+    if training := duration(run.get("training_seconds")):
         facts.insert(0, ("Training time", training))
-    if wall := _duration(run.get("wall_seconds")):
+    if wall := duration(run.get("wall_seconds")):
         facts.insert(1 if training else 0, ("Start to end", wall))
     if size := metrics.get("image_size"):
         facts.append(("Image size, px", str(size)))
@@ -201,14 +201,14 @@ def _pictures(folder: Path, faults: list[str]) -> list[_Picture]:
         files = [path for path in files if path not in known]
         first = True
         for path in known:
-            if (uri := _embed(path, photo=stem not in _PLOTS, faults=faults)) is not None:
+            if (uri := embed(path, photo=stem not in _PLOTS, faults=faults)) is not None:
                 heading, text = (title, caption) if first else ("", "")
                 pictures.append(_Picture(uri, path.stem.replace("_", " "), heading, text or path.stem, stem in _PLOTS))
                 first = False
     return pictures
 
 
-def _embed(path: Path, *, photo: bool, faults: list[str]) -> str | None:
+def embed(path: Path, *, photo: bool, faults: list[str]) -> str | None:
     """The picture as a data URI; large photographs are re-encoded as JPEG. None if it cannot be read."""
     import cv2
     import numpy as np
@@ -228,18 +228,19 @@ def _next_commands(run_dir: Path, config: dict[str, Any]) -> list[tuple[str, str
     """What to do next, as caption and command line."""
     best = run_dir / "weights" / "best.safetensors"
     source = section(config, "data").get("source")
-    commands = [("Find objects in your images", _line(["predict", "--weights", best, "IMAGES_OR_FOLDER"]))]
+    commands = [("Find objects in your images", line(["predict", "--weights", best, "IMAGES_OR_FOLDER"]))]
     if source:
         split = section(config, "data").get("val_split") or "val"
         commands.append(
-            ("Judge again, on any split", _line(["val", "--weights", best, "--data", source, "--split", split]))
+            ("Judge again, on any split", line(["val", "--weights", best, "--data", source, "--split", split]))
         )
     commands += [
-        ("Continue after an interruption", _line(["train", "--output", run_dir, "--resume"])),
-        ("Repeat the run", _line(["train", "--config", run_dir / "config.yaml", "--output", f"{run_dir}-again"])),
+        ("Continue after an interruption", line(["train", "--output", run_dir, "--resume"])),
+        ("Repeat the run", line(["train", "--config", run_dir / "config.yaml", "--output", f"{run_dir}-again"])),
     ]
     return commands
 
 
-def _line(words: Iterable[object]) -> str:
+def line(words: Iterable[object]) -> str:
+    """A command line of ours to copy."""
     return shlex.join(["cloverleaf", *map(str, words)])
