@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from cloverleaf.deploy import export as exporting
-from cloverleaf.models.catalog import create_model
+from cloverleaf.heads.dense import DenseHeadSpec
+from cloverleaf.models.catalog import create_model, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.weights.format import save
@@ -21,7 +22,8 @@ NARROW = {"width": 0.25}
 
 
 def narrow_model(name: str = "yolov7-tiny", num_classes: int = 3) -> Detector:
-    model = create_model(name, num_classes=num_classes, backbone=NARROW, neck=NARROW, head=NARROW)
+    dense = isinstance(find_spec(name).head, DenseHeadSpec)  # its width is that of the neck
+    model = create_model(name, num_classes=num_classes, backbone=NARROW, neck=NARROW, head={} if dense else NARROW)
     with torch.no_grad():
         for key, value in model.state_dict().items():
             if value.is_floating_point() and "anchor" not in key:

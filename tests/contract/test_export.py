@@ -14,6 +14,7 @@ from narrow_weights import narrow_model
 for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
 
+DETECTORS = [name for name in list_models() if MODELS[name].spec.task == "detect"]
 QUICK = (
     "yolov7-w6"  # four levels and an auxiliary head; the exporter takes seconds, the others wait for `make test-all`
 )
@@ -33,7 +34,7 @@ def test_exports_with_suppression_inside(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolov7", "yolov7-w6", "yolov7-e6e"])
+@pytest.mark.parametrize("name", ["yolov7", "yolov7-w6", "yolov7-e6e", "gold-yolo-n", "gold-yolo-l"])
 def test_exports_with_open_sizes(name: str, tmp_path: Path) -> None:
     model = narrow_model(name)
     stride = model.max_stride

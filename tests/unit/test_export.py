@@ -266,6 +266,13 @@ def test_damaged_metadata_is_named(old: str, new: str, says: str) -> None:
         from_json("f", text.replace(old, new))
 
 
+@pytest.mark.parametrize("head", ["mask-rcnn", "point-rend"])
+def test_only_detectors_are_exported(head: str, tmp_path: Path) -> None:
+    model = create_model(f"csp-tiny+fpn+{head}", backbone={"width": 0.125}, neck={"width": 16})
+    with pytest.raises(ConfigError, match="it is a model for --task (instance|semantic)"):
+        export(model, tmp_path / "model.onnx")
+
+
 def test_devices_and_threads(pair: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="cannot run on abacus"):
         open_session(pair.path, "abacus")

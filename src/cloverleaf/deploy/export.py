@@ -143,11 +143,16 @@ def _target(weights: str | Path | Detector, output: str | Path | None) -> Path:
 
 def _open(weights: str | Path | Detector) -> tuple[Detector, str]:
     """The fused model on the CPU in float32, and the name of its file."""
-    if isinstance(weights, Detector):
-        return fuse(weights).cpu().float(), ""
     from cloverleaf.weights.format import load
 
-    return fuse(load(weights)), os.path.basename(weights)  # noqa: PTH119
+    parent = "" if isinstance(weights, Detector) else os.path.basename(weights)  # noqa: PTH119
+    model = weights if isinstance(weights, Detector) else load(weights)
+    if model.task != "detect":
+        raise ConfigError(
+            f"{parent or model.spec.name} cannot be exported", f"it is a model for --task {model.task}",
+            "export detectors only; predict and val take the weights as they are",
+        )  # fmt: skip
+    return fuse(model).cpu().float(), parent
 
 
 def _describe(
