@@ -269,7 +269,7 @@ def test_damaged_metadata_is_named(old: str, new: str, says: str) -> None:
 @pytest.mark.parametrize("head", ["mask-rcnn", "point-rend"])
 def test_only_detectors_are_exported(head: str, tmp_path: Path) -> None:
     model = create_model(f"csp-tiny+fpn+{head}", backbone={"width": 0.125}, neck={"width": 16})
-    with pytest.raises(ConfigError, match="it is a model for --task (instance|semantic)"):
+    with pytest.raises(ConfigError, match=r"it is a model for --task (instance|semantic)"):
         export(model, tmp_path / "model.onnx")
 
 
