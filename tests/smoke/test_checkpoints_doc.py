@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import cloverleaf
 import official_files as official
+import official_gold_yolo as gold
 import tiny_datasets
 from cloverleaf.cli.main import app
 
@@ -33,6 +34,8 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         state = official.published_state(form)
         module = official.official_model(state, names=NAMES, activation=nn.LeakyReLU(0.1))
         official.write(tmp_path / file, official.stripped(module))
+    distilled = official.published_state(cloverleaf.create_model("gold-yolo-n", head={"direct": True}))
+    gold.write(tmp_path / "Gold_n_dist.pt", gold.released(gold.official_model(distilled)))
     said = {}
     for command in COMMANDS:
         words = shlex.split(command)
@@ -40,11 +43,14 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         result = CliRunner().invoke(app, words[1:] + QUICK * (words[1] == "train"), catch_exceptions=False)
         assert result.exit_code == 0, f"{command}\n{result.output}"
         said[command] = result.output
-    assert len(said) == 8
+    assert len(said) == 10
     first, printed = said[COMMANDS[0]], re.search(r"^```text\n(.*?)^```$", TEXT, re.M | re.S)
     assert printed is not None
     for ours, documented in zip(first.splitlines(), printed[1].splitlines(), strict=True):
         assert ours == documented or (ours.startswith("provenance") and ours.split("sha256")[0] in documented)
+    assert "in training form" in said[COMMANDS[2]] and "direct distances beside them" in said[COMMANDS[2]]
+    head = cloverleaf.load(tmp_path / "gold-yolo-n-deploy.safetensors").spec.head
+    assert (head.reg_max, head.direct) == (0, False)
     finetuning = next(output for command, output in said.items() if " train " in command)
     assert "334 of 343 tensors taken over" in finetuning and "the weights have 80 classes, the data 3" in finetuning
     trained = cloverleaf.load(tmp_path / "runs" / "finetuned" / "weights" / "last.safetensors")
