@@ -13,7 +13,8 @@ from cloverleaf.training.callbacks.progress import ProgressCallback, duration
 
 def test_the_live_bar_fits_a_narrow_terminal() -> None:
     losses = {"box": 0.1234, "obj": 0.0123, "cls": 0.0456}
-    record: Any = SimpleNamespace(losses=losses, rows=[{"AP": 0.6123}], seconds=60.0, _images=1000)
+    record: Any = SimpleNamespace(losses=losses, rows=[{"AP": 0.6123}], seconds=60.0, _images=1000,
+                                  config=SimpleNamespace(task="detect"))  # fmt: skip
     trainer: Any = SimpleNamespace(current_epoch=11, num_training_batches=7393)
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     progress = ProgressCallback(record, 300, console)

@@ -147,7 +147,7 @@ def test_report_is_complete_and_self_contained(run_dir: Path) -> None:
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(" not in html
     assert "script" not in page.tags
     assert page.tags.count("img") == 4
-    assert html.count('class="plot"') == 1 and "Losses and average precision" in page.text
+    assert html.count('class="plot"') == 1 and "Losses and metrics" in page.text
     assert len(html) < 3_000_000, "photographs must be embedded as JPEG"
     text = re.sub(r"\s+", " ", page.text)
     for expected in (

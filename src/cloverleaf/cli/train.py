@@ -14,6 +14,10 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Catalog name or BACKBONE+NECK+HEAD; default: the recipe's.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="detect, instance (masks) or semantic (pixels); default: what the model is for."),
+    ] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="data.yaml, COCO JSON or folder.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")] = None,
     image_size: Annotated[int | None, typer.Option(min=32, help="Side of the network input in pixels.")] = None,
@@ -68,6 +72,8 @@ def train(
 
         cloverleaf train --model gold-yolo-n --data data.yaml --backbone-weights backbone.safetensors
 
+        cloverleaf train --task instance --data coco/
+
         cloverleaf train --resume --output runs/train
 
         torchrun --nproc-per-node 2 -m cloverleaf train --data data.yaml --output runs/two
@@ -82,7 +88,7 @@ def train(
     }  # fmt: skip
     options = nest({key: value for key, value in named.items() if value is not None})
     run(
-        model, data, epochs=epochs, image_size=image_size, batch_size=batch_size, output=output, weights=weights,
-        teacher=teacher, recipe=recipe, config=config, resume=resume,
+        model, data, task=task, epochs=epochs, image_size=image_size, batch_size=batch_size, output=output,
+        weights=weights, teacher=teacher, recipe=recipe, config=config, resume=resume,
         overrides=merge(options, parse_assignments(set_ or [])), command=shlex.join(["cloverleaf", *sys.argv[1:]]),
     )  # fmt: skip

@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cloverleaf.drawing.masks import mask_colours, scaled, shade_masks
 from cloverleaf.drawing.palette import class_colours, ink_on
 from cloverleaf.drawing.text import FONT, label_texts
+from cloverleaf.structures.masks import Mask
 
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[Any]
@@ -26,6 +28,7 @@ def draw_boxes(
     *,
     scores: Numbers | None = None,
     outlines: Sequence[Sequence[Numbers]] | None = None,
+    masks: Sequence[Mask] | None = None,
     side: int | None = None,
     texts: Texts = "all",
 ) -> Pixels:
@@ -41,6 +44,8 @@ def draw_boxes(
         names: class names.
         scores: ``(n,)``, written behind the names.
         outlines: per object its rings ``(k, 2)`` in pixels of ``image``, which are shaded.
+        masks: per object its mask in pixels of ``image``, which is laid over it in place of the box; of a single class
+            each object has a colour of its own.
         side: longest side of the result; None leaves the size.
         texts: ``all`` writes every name, ``fitting`` leaves out those for which there is no room.
     """
@@ -54,16 +59,21 @@ def draw_boxes(
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     order = np.argsort(-area if scores is None else np.asarray(scores), kind="stable")  # from the bottom to the top
     chosen = np.asarray(labels).astype(np.int64)[order]
+    if masks is not None:
+        moved = scaled([masks[k] for k in order.tolist()], (height, width), (size[1], size[0]))
+        scene = shade_masks(scene, moved, mask_colours(chosen, len(names)))
     if outlines is not None:
         scene = _shade(scene, [[ring * zoom for ring in outlines[k]] for k in order.tolist()], chosen)
     words = label_texts(names, chosen.tolist())
     if scores is not None:
         words = [f"{word} {score:.2f}" for word, score in zip(words, np.asarray(scores)[order].tolist(), strict=True)]
-    return _annotate(scene, boxes[order], chosen, words, texts)
+    return _annotate(scene, boxes[order], chosen, words, texts, frames=masks is None)
 
 
-def _annotate(scene: Pixels, boxes: Numbers, labels: Numbers, words: Sequence[str], texts: Texts) -> Pixels:
-    """Draw boxes and words with supervision, which works in BGR."""
+def _annotate(
+    scene: Pixels, boxes: Numbers, labels: Numbers, words: Sequence[str], texts: Texts, *, frames: bool
+) -> Pixels:
+    """Draw boxes (where frames are wanted) and words with supervision, which works in BGR."""
     import supervision as sv
 
     table = [tuple(row) for row in class_colours(int(labels.max()) + 1).tolist()]
@@ -76,7 +86,8 @@ def _annotate(scene: Pixels, boxes: Numbers, labels: Numbers, words: Sequence[st
     text_thickness, padding = max(1, round(scale * 1.6)), max(2, round(scale * 6))
     canvas = np.ascontiguousarray(scene[:, :, ::-1])
     found = sv.Detections(xyxy=boxes.astype(np.float32), class_id=labels)
-    canvas = sv.BoxAnnotator(color=palette, thickness=thickness).annotate(canvas, found)
+    if frames:
+        canvas = sv.BoxAnnotator(color=palette, thickness=thickness).annotate(canvas, found)
     if texts != "none":
         sizes = [cv2.getTextSize(word, FONT, scale, text_thickness)[0] for word in words]
         corners = place_labels(boxes, np.array(sizes) + 2 * padding, (scene.shape[0], scene.shape[1]), texts == "all")

@@ -47,13 +47,20 @@ def captioned(image: Pixels, text: str) -> Pixels:
     return np.vstack([strip, image])
 
 
-def legend(names: Sequence[str], width: int) -> Pixels:
-    """A strip of ``width`` pixels with a coloured square and a name per class, 60 classes at most."""
-    shown = label_texts(names, range(min(len(names), _MOST_IN_LEGEND)))
+def legend(names: Sequence[str], width: int, only: Sequence[int] | None = None) -> Pixels:
+    """A strip of ``width`` pixels with a coloured square and a name per class, 60 classes at most.
+
+    Args:
+        names: of all classes.
+        width: of the strip.
+        only: the classes that are shown; None shows all.
+    """
+    chosen = list(range(len(names)) if only is None else only)[:_MOST_IN_LEGEND]
+    shown = label_texts(names, chosen)
     longest = max((cv2.getTextSize(name, FONT, 0.5, 1)[0][0] for name in shown), default=0) + 44
     columns = max(1, (width - 16) // longest)
     strip = paper(math.ceil(len(shown) / columns) * 24 + 14, width)
-    for k, (name, colour) in enumerate(zip(shown, class_colours(len(shown)).tolist(), strict=True)):
+    for k, (name, colour) in enumerate(zip(shown, class_colours(len(names))[chosen].tolist(), strict=True)):
         x, y = 12 + (k % columns) * longest, 4 + (k // columns) * 24
         cv2.rectangle(strip, (x, y + 3), (x + 14, y + 17), colour, cv2.FILLED)
         cv2.putText(strip, name, (x + 22, y + 15), FONT, 0.5, rgb(INK), 1, cv2.LINE_AA)

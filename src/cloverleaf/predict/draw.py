@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from cloverleaf.drawing.boxes import Pixels, draw_boxes
-from cloverleaf.structures.detections import Detections
+from cloverleaf.drawing.masks import draw_label_map, scaled
+from cloverleaf.structures import Detections, LabelMap
+
+
+def draw_result(image: Pixels, result: Detections | LabelMap) -> Pixels:
+    """Whatever was found, over a copy of the image (of label maps with a legend below it)."""
+    return draw_segments(image, result) if isinstance(result, LabelMap) else draw_detections(image, result)
 
 
 def draw_detections(image: Pixels, detections: Detections, *, scores: bool = True) -> Pixels:
-    """Boxes and labels over a copy of the image; lines and text follow its size.
+    """Boxes or, where there are masks, masks, and labels over a copy of the image; lines and text follow its size.
 
     Args:
-        image: ``(h, w, 3)`` uint8 RGB; where it is a reduced form of the original, boxes are scaled to it.
+        image: ``(h, w, 3)`` uint8 RGB; where it is a reduced form of the original, boxes and masks are scaled to it.
         detections: in pixels of the original image.
         scores: write the score beside the name.
     """
     (height, width), (original_height, original_width) = image.shape[:2], detections.image_hw
     boxes = detections.xyxy * np.array([width / original_width, height / original_height] * 2, np.float32)
     found = detections.scores if scores else None
-    return draw_boxes(image, boxes, detections.labels, detections.class_names, scores=found)
+    if detections.masks is None:
+        return draw_boxes(image, boxes, detections.labels, detections.class_names, scores=found)
+    masks = scaled(detections.masks, detections.image_hw, (height, width))
+    names = detections.class_names
+    return draw_boxes(image, boxes, detections.labels, names, scores=found, masks=masks, texts="fitting")
+
+
+def draw_segments(image: Pixels, found: LabelMap, *, with_legend: bool = True) -> Pixels:
+    """Colours of the classes over a copy of the image, which may be a reduced form of the original.
+
+    Args:
+        image: ``(h, w, 3)`` uint8 RGB.
+        found: in pixels of the original image.
+        with_legend: add a strip that names the colours below the picture.
+    """
+    labels = found.labels
+    if labels.shape != image.shape[:2]:
+        labels = cv2.resize(labels, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return draw_label_map(image, labels, found.class_names, with_legend=with_legend)

@@ -70,6 +70,20 @@ def instance_batches(
     return DetectionTable.concatenate(tables), speed
 
 
+def check_most(info: EngineInfo, max_detections: int | None) -> None:
+    """Refuse more detections per image than the model gives.
+
+    Raises:
+        ConfigError: more are asked for.
+    """
+    if max_detections is not None and info.most_detections is not None and max_detections > info.most_detections:
+        raise ConfigError(
+            f"{info.name} cannot give {max_detections} detections an image",
+            f"its head gives at most {info.most_detections}",
+            "train with a larger --set model.head.detections=N, or ask for fewer",
+        )
+
+
 def check_detections(info: EngineInfo, config: EvalConfig) -> None:
     """Refuse limits on the number of detections that exclude each other.
 

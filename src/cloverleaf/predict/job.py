@@ -14,13 +14,14 @@ import numpy as np
 
 from cloverleaf import atomic
 from cloverleaf.errors import DataError
-from cloverleaf.predict.draw import draw_detections
+from cloverleaf.predict.draw import draw_detections, draw_segments
 from cloverleaf.predict.predictor import Predictor
-from cloverleaf.predict.results import ResultFolder, categories_of
+from cloverleaf.predict.results import ResultFolder, categories_of, coco_rows, rounded_shares
 from cloverleaf.predict.sources import Picture, Sources, Unreadable, read_ahead
 from cloverleaf.predict.video import read_frames, video_facts, write_video
-from cloverleaf.structures.detections import Detections
+from cloverleaf.structures import Detections, LabelMap
 
+Found = Detections | LabelMap
 Tell = Callable[[str], None]
 
 
@@ -29,9 +30,9 @@ class SaveOptions:
     """What is written.
 
     Attributes:
-        pictures: annotated pictures and videos.
-        crops: every detection as a picture (images only).
-        json: detections as JSON.
+        pictures: annotated pictures and videos; of label maps also the maps themselves (images only).
+        crops: every detection as a picture (images only, not of label maps).
+        json: what was found as JSON.
     """
 
     pictures: bool = True
@@ -45,7 +46,7 @@ class JobSummary:
 
     Attributes:
         images, videos, frames: how many were looked at.
-        counts: detections per class name.
+        counts: detections per class name; of label maps the images in which the class is.
         milliseconds: time in the detector.
         unreadable: what could not be read.
     """
@@ -57,9 +58,9 @@ class JobSummary:
     milliseconds: float = 0.0
     unreadable: list[Unreadable] = field(default_factory=list)
 
-    def add(self, detections: Detections, milliseconds: float) -> None:
+    def add(self, found: Found, milliseconds: float) -> None:
         """Count one image or frame."""
-        self.counts.update(detections.names)
+        self.counts.update(found.names if isinstance(found, Detections) else _classes(found))
         self.milliseconds += milliseconds
 
 
@@ -82,13 +83,13 @@ def run_job(
         if isinstance(picture, Unreadable):
             _refuse(summary, picture, tell)
             continue
-        detections, spent = _timed(predictor, picture)
+        found, spent = _timed(predictor, picture)
         summary.images += 1
-        summary.add(detections, spent)
+        summary.add(found, spent)
         height, width = picture.original_hw
-        tell(f"{path}: {width}x{height} {describe(Counter(detections.names))}, {spent:.1f} ms")
+        tell(f"{path}: {width}x{height} {_describe_one(found)}, {spent:.1f} ms")
         if folder is not None:
-            _save_image(folder, picture, detections, save)
+            _save_image(folder, picture, found, save)
     for path in sources.videos:
         try:
             _run_video(predictor, path, folder, save, summary, tell)
@@ -104,24 +105,48 @@ def describe(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"
 
 
+def _classes(found: LabelMap) -> list[str]:
+    """The classes that are there, without the background."""
+    return [name for name in found.shares if name != found.class_names[0]]
+
+
+def _describe_one(found: Found) -> str:
+    if isinstance(found, Detections):
+        return describe(Counter(found.names))
+    return ", ".join(f"{100 * share:.1f} % {name}" for name, share in found.shares.items())
+
+
 def _refuse(summary: JobSummary, item: Unreadable, tell: Tell) -> None:
     summary.unreadable.append(item)
     tell(f"not read: {item}")
 
 
-def _timed(predictor: Predictor, picture: Picture) -> tuple[Detections, float]:
+def _timed(predictor: Predictor, picture: Picture) -> tuple[Found, float]:
+    look = predictor.segment if predictor.task == "semantic" else predictor.detect
     start = time.perf_counter()
-    detections = predictor.detect([picture])[0]
-    return detections, 1000 * (time.perf_counter() - start)
+    found: Found = look([picture])[0]
+    return found, 1000 * (time.perf_counter() - start)
 
 
-def _save_image(folder: ResultFolder, picture: Picture, detections: Detections, save: SaveOptions) -> None:
+def _save_image(folder: ResultFolder, picture: Picture, found: Found, save: SaveOptions) -> None:
+    labels = None
     if save.pictures:
-        folder.save_picture(picture, detections)
-    if save.crops:
-        folder.save_crops(picture, detections)
+        folder.save_picture(picture, found)
+        if isinstance(found, LabelMap):
+            labels = folder.save_labels(found)
+    if save.crops and isinstance(found, Detections):
+        folder.save_crops(picture, found)
     if save.json:
-        folder.record(detections)
+        folder.record(found, labels)
+
+
+def _frame(pixels: np.ndarray, found: Found) -> np.ndarray:
+    """A frame of the same size with what was found."""
+    return (
+        draw_detections(pixels, found)
+        if isinstance(found, Detections)
+        else draw_segments(pixels, found, with_legend=False)
+    )
 
 
 def _run_video(
@@ -134,15 +159,19 @@ def _run_video(
     spent = 0.0
     categories = [{"id": k, "name": name} for k, name in enumerate(predictor.class_names)]
 
-    def look(pixels: np.ndarray) -> Detections:
+    def look(pixels: np.ndarray) -> Found:
         nonlocal spent, categories
-        detections, milliseconds = _timed(predictor, Picture(pixels, (pixels.shape[0], pixels.shape[1]), str(path)))
-        summary.add(detections, milliseconds)
-        counts.update(detections.names)
+        found, milliseconds = _timed(predictor, Picture(pixels, (pixels.shape[0], pixels.shape[1]), str(path)))
+        summary.add(found, milliseconds)
         spent += milliseconds
-        categories = categories_of(detections)
-        frames.append({"frame": len(frames), "detections": detections.to_coco(len(frames))})
-        return detections
+        categories = categories_of(found)
+        if isinstance(found, Detections):
+            counts.update(found.names)
+            frames.append({"frame": len(frames), "detections": coco_rows(found, len(frames))})
+        else:
+            counts.update(_classes(found))
+            frames.append({"frame": len(frames), "shares": rounded_shares(found)})
+        return found
 
     stream = read_frames(path)
     first = next(stream)
@@ -150,7 +179,7 @@ def _run_video(
     if folder is not None and save.pictures:
         with write_video(folder.reserve(path.stem, ".mp4"), size_hw, facts.fps) as write:
             for pixels in itertools.chain([first], stream):
-                write(draw_detections(pixels, look(pixels)))
+                write(_frame(pixels, look(pixels)))
     else:
         for pixels in itertools.chain([first], stream):
             look(pixels)

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cloverleaf.errors import ConfigError, suggest
 from cloverleaf.models.detector import Detector
+from cloverleaf.models.spec import Task
 from cloverleaf.ops.letterbox import LetterboxTransform, letterbox, unletterbox_boxes
+from cloverleaf.ops.masks import to_label_map
 from cloverleaf.predict.detect import to_input
-from cloverleaf.predict.engine import Engine, Precision, open_engine
-from cloverleaf.predict.selection import choose_suppression, select
+from cloverleaf.predict.engine import Engine, Precision, open_engine, segmenting
+from cloverleaf.predict.instances import CONFIDENCE, check_most, place
+from cloverleaf.predict.selection import choose_suppression, refuse_thresholds, select
 from cloverleaf.predict.sources import Picture, to_picture
-from cloverleaf.structures.detections import Detections
+from cloverleaf.structures import Detections, LabelMap, Mask
 
+Result = TypeVar("Result")
 _BLOCK = 64  # images of a long list that are in memory at once
 
 
 class Predictor:
-    """A detector with its pre- and post-processing, by the published detection protocol of YOLOv7.
+    """A model with its pre- and post-processing; boxes by the published detection protocol of YOLOv7.
+
+    A model for boxes or for instances gives `Detections`, those of the latter with masks; one for pixels gives a
+    `LabelMap` through `segment`.
 
     Args:
         weights: a weights file, a file made by `export`, a detector in memory (it is copied), or an engine.
         confidence: detections scored at or below it are dropped, in [0, 1). None takes 0.25, or what is fixed inside
-            the exported file; the same for the next two.
-        iou: NMS threshold, in (0, 1]; None takes 0.45.
-        max_detections: at most so many per image; None takes 300.
+            the exported file; the same for the next two. For instances None takes 0.5.
+        iou: NMS threshold, in (0, 1]; None takes 0.45. Not for instances, whose suppression is in their model.
+        max_detections: at most so many per image; None takes 300, or what the model gives at most.
         image_size: long side of the network input in pixels; None takes the one the weights were trained with.
             Rounded up to a multiple of the model's stride, with a warning.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
@@ -76,6 +85,13 @@ class Predictor:
         self.class_names = info.class_names or tuple(f"class {k}" for k in range(info.num_classes))
         self.category_ids = info.category_ids
         self.classes = None if classes is None else resolve_classes(classes, self.class_names)
+        refuse_thresholds(
+            info, confidence=confidence, iou=iou, max_detections=max_detections, class_agnostic=class_agnostic,
+            classes=classes,
+        )  # fmt: skip
+        if info.task == "instance":
+            confidence = CONFIDENCE if confidence is None else confidence
+            check_most(info, max_detections)
         self.suppression = choose_suppression(
             info, confidence=confidence, iou=iou, max_detections=max_detections, class_agnostic=class_agnostic
         )
@@ -86,7 +102,7 @@ class Predictor:
     @overload
     def __call__(self, images: Any) -> Detections: ...
     def __call__(self, images: Any) -> Detections | list[Detections]:
-        """Detect.
+        """Detect; for a semantic model call `segment`.
 
         Args:
             images: one image or a list: paths, Pillow images, or arrays ``(H, W, 3)`` uint8 RGB (grey, RGBA, 16-bit
@@ -97,6 +113,7 @@ class Predictor:
 
         Raises:
             ImageError: something cannot be read or is no image.
+            ConfigError: the model gives label maps.
         """
         if isinstance(images, list | tuple):
             blocks = (images[start : start + _BLOCK] for start in range(0, len(images), _BLOCK))
@@ -104,56 +121,132 @@ class Predictor:
         return self.detect([to_picture(images)])[0]
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """Detections of every picture, in the same order."""
+        """Detections of every picture, in the same order.
+
+        Raises:
+            ConfigError: the model gives label maps.
+        """
+        if self.task == "semantic":
+            raise ConfigError(
+                f"{self.engine.info.name} gives no detections", "it is a model for pixels", "call segment(images)"
+            )
+        infer = self._boxes if self.task == "detect" else self._instances
+        return self._in_batches(pictures, infer)
+
+    def segment(self, images: Sequence[Any]) -> list[LabelMap]:
+        """Of a model for pixels the class of every pixel of each image.
+
+        Args:
+            images: as for calling the predictor.
+
+        Raises:
+            ImageError: something cannot be read or is no image.
+            ConfigError: the model gives detections.
+        """
+        if self.task != "semantic":
+            raise ConfigError(
+                f"{self.engine.info.name} gives no label maps", "it finds objects", "call the predictor itself"
+            )
+        blocks = (images[start : start + _BLOCK] for start in range(0, len(images), _BLOCK))
+        return [
+            found
+            for block in blocks
+            for found in self._in_batches([to_picture(image) for image in block], self._label_maps)
+        ]
+
+    @property
+    def task(self) -> Task:
+        """What the model gives: boxes, instances or pixels."""
+        return self.engine.info.task
+
+    def _in_batches(
+        self, pictures: Sequence[Picture], infer: Callable[[Tensor, list[_Boxed]], list[Result]]
+    ) -> list[Result]:
+        """Letterbox, and run images of one input size together; results in the order of the pictures."""
         info = self.engine.info
+        side = (self.image_size, self.image_size)
         boxed = [
-            letterbox(picture.pixels, (self.image_size, self.image_size), auto=not info.fixed, stride=info.stride)
+            _Boxed(picture, *letterbox(picture.pixels, side, auto=not info.fixed, stride=info.stride))
             for picture in pictures
         ]
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, (image, _) in enumerate(boxed):
-            by_shape[image.shape].append(i)
-        found: dict[int, Detections] = {}
+        for i, item in enumerate(boxed):
+            by_shape[item.image.shape].append(i)
+        found: dict[int, Result] = {}
         with torch.inference_mode():
             for members in by_shape.values():
                 for start in range(0, len(members), self.batch_size):
                     chosen = members[start : start + self.batch_size]
-                    found.update(zip(chosen, self._detect_batch(chosen, pictures, boxed), strict=True))
+                    images = torch.from_numpy(np.stack([boxed[i].image for i in chosen])).permute(0, 3, 1, 2)
+                    results = infer(to_input(images, self.engine.device), [boxed[i] for i in chosen])
+                    found.update(zip(chosen, results, strict=True))
         return [found[i] for i in range(len(pictures))]
 
-    def _detect_batch(
-        self,
-        chosen: Sequence[int],
-        pictures: Sequence[Picture],
-        boxed: Sequence[tuple[np.ndarray, LetterboxTransform]],
-    ) -> list[Detections]:
-        """One forward pass over images of one shape."""
-        images = torch.from_numpy(np.stack([boxed[i][0] for i in chosen])).permute(0, 3, 1, 2)
-        output = self.engine.infer(to_input(images, self.engine.device))
+    def _boxes(self, pixels: Tensor, boxed: list[_Boxed]) -> list[Detections]:
+        """Boxes that lie wholly outside their image are dropped."""
+        output = self.engine.infer(pixels)
         kept = select(output, self.suppression, class_agnostic=self.class_agnostic, classes=self.classes)
+        results = []
+        for item, parts in zip(boxed, kept, strict=True):
+            boxes, scores, labels = (part.cpu().numpy() for part in parts)
+            xyxy = unletterbox_boxes(boxes, item.whole, item.picture.original_hw).astype(np.float32)
+            inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+            results.append(self._detections(item, xyxy[inside], scores[inside], labels[inside]))
+        return results
+
+    def _instances(self, pixels: Tensor, boxed: list[_Boxed]) -> list[Detections]:
+        limits = self.suppression
+        found = segmenting(self.engine).instances(
+            pixels, confidence=limits.confidence, max_detections=limits.max_detections
+        )
+        results = []
+        for item, instances in zip(boxed, found, strict=True):
+            boxes, scores, labels, masks = place(instances, item.whole, item.picture.original_hw)
+            detections = self._detections(item, boxes, scores, labels, masks)
+            results.append(detections if self.classes is None else detections[np.isin(labels, self.classes)])
+        return results
+
+    def _label_maps(self, pixels: Tensor, boxed: list[_Boxed]) -> list[LabelMap]:
+        logits = segmenting(self.engine).segment(pixels)
         return [
-            self._to_original(pictures[i], boxed[i][1], *(part.cpu().numpy() for part in parts))
-            for i, parts in zip(chosen, kept, strict=True)
+            LabelMap(to_label_map(values, item.whole, item.picture.original_hw), self.class_names, item.picture.source)
+            for item, values in zip(boxed, logits, strict=True)
         ]
 
-    def _to_original(
-        self, picture: Picture, transform: LetterboxTransform, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
+    def _detections(
+        self,
+        item: _Boxed,
+        xyxy: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        masks: tuple[Mask, ...] | None = None,
     ) -> Detections:
-        """Back to pixels of the original image; boxes that lie wholly outside it are dropped."""
-        scale_x, scale_y, left, top = transform
-        (height, width), (original_height, original_width) = picture.pixels.shape[:2], picture.original_hw
-        whole = (scale_x * width / original_width, scale_y * height / original_height, left, top)
-        xyxy = unletterbox_boxes(boxes, whole, picture.original_hw).astype(np.float32)
-        inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
         return Detections(
-            xyxy=xyxy[inside],
-            scores=scores[inside].astype(np.float32),
-            labels=labels[inside].astype(np.int64),
+            xyxy=xyxy,
+            scores=scores.astype(np.float32),
+            labels=labels.astype(np.int64),
             class_names=self.class_names,
-            image_hw=picture.original_hw,
-            source=picture.source,
+            image_hw=item.picture.original_hw,
+            source=item.picture.source,
             category_ids=self.category_ids,
+            masks=masks,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxed:
+    """A picture in the form of the network's input, and where it lies there."""
+
+    picture: Picture
+    image: np.ndarray
+    transform: LetterboxTransform
+
+    @property
+    def whole(self) -> LetterboxTransform:
+        """From pixels of the original, of which the picture may be a reduced form, to those of the input."""
+        scale_x, scale_y, left, top = self.transform
+        (height, width), (original_height, original_width) = self.picture.pixels.shape[:2], self.picture.original_hw
+        return scale_x * width / original_width, scale_y * height / original_height, left, top
 
 
 def resolve_classes(classes: Iterable[str | int], names: Sequence[str]) -> tuple[int, ...]:

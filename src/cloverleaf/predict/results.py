@@ -8,14 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from cloverleaf import atomic
 from cloverleaf.drawing.sheet import save_picture
 from cloverleaf.errors import DataError
-from cloverleaf.predict.draw import draw_detections
+from cloverleaf.ops.masks import compressed
+from cloverleaf.predict.draw import draw_result
 from cloverleaf.predict.sources import Picture, Unreadable
-from cloverleaf.structures.detections import Detections
+from cloverleaf.structures import Detections, LabelMap
 
 _KEPT_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -72,12 +74,20 @@ class ResultFolder:
         self._taken.add(path.resolve())
         return path
 
-    def save_picture(self, picture: Picture, detections: Detections) -> Path:
+    def save_picture(self, picture: Picture, result: Detections | LabelMap) -> Path:
         """Write the annotated picture in the format of its source (JPEG where that cannot be written)."""
         source = Path(picture.source or "image.jpg")
         suffix = source.suffix.lower() if source.suffix.lower() in _KEPT_SUFFIXES else ".jpg"
         path = self.reserve(source.stem, suffix)
-        save_picture(path, draw_detections(picture.pixels, detections))
+        save_picture(path, draw_result(picture.pixels, result))
+        return path
+
+    def save_labels(self, found: LabelMap) -> Path:
+        """Write a label map under ``labels/`` as PNG; the value of a pixel is its class, in 16 bits beyond 256."""
+        folder = self.folder / "labels"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = self.reserve(Path(found.source or "image").stem, ".png", folder)
+        path.write_bytes(cv2.imencode(".png", found.labels)[1].tobytes())
         return path
 
     def save_crops(self, picture: Picture, detections: Detections) -> int:
@@ -94,13 +104,18 @@ class ResultFolder:
             save_picture(self.reserve(stem, ".jpg", folder), picture.pixels[top:bottom, left:right])
         return len(detections)
 
-    def record(self, detections: Detections) -> None:
-        """Keep the detections of an image for `write_json`."""
+    def record(self, result: Detections | LabelMap, labels: Path | None = None) -> None:
+        """Keep what was found in an image for `write_json`; ``labels`` is the file of a label map."""
         image_id = len(self._images) + 1
-        height, width = detections.image_hw
-        self._images.append({"id": image_id, "file_name": detections.source, "height": height, "width": width})
-        self._rows += detections.to_coco(image_id)
-        self._categories = categories_of(detections)
+        height, width = result.image_hw
+        image = {"id": image_id, "file_name": result.source, "height": height, "width": width}
+        if isinstance(result, LabelMap):
+            where = {} if labels is None else {"labels": str(labels.relative_to(self.folder))}
+            self._images.append({**image, **where, "shares": rounded_shares(result)})
+        else:
+            self._images.append(image)
+            self._rows += coco_rows(result, image_id)
+        self._categories = categories_of(result)
 
     def write_json(self, unreadable: Sequence[Unreadable] = ()) -> Path:
         """Write ``predictions.json``: images, categories, detections as COCO results rows, and what was not read."""
@@ -115,7 +130,21 @@ class ResultFolder:
         return path
 
 
-def categories_of(detections: Detections) -> list[dict[str, Any]]:
-    """COCO categories of the model behind ``detections``."""
-    ids = detections.category_ids or range(len(detections.class_names))
-    return [{"id": i, "name": name} for i, name in zip(ids, detections.class_names, strict=True)]
+def categories_of(result: Detections | LabelMap) -> list[dict[str, Any]]:
+    """COCO categories of the model behind ``result``; of a label map the values of its pixels."""
+    known = result.category_ids if isinstance(result, Detections) else None
+    ids = known or range(len(result.class_names))
+    return [{"id": i, "name": name} for i, name in zip(ids, result.class_names, strict=True)]
+
+
+def coco_rows(detections: Detections, image_id: int) -> list[dict[str, Any]]:
+    """COCO results rows, with ``segmentation`` as compressed run lengths where there are masks."""
+    rows = detections.to_coco(image_id)
+    for row, mask in zip(rows, detections.masks or (), strict=False):
+        row["segmentation"] = compressed(mask, detections.image_hw)
+    return rows
+
+
+def rounded_shares(found: LabelMap) -> dict[str, float]:
+    """Share of the pixels of each class that is there, for JSON."""
+    return {name: round(share, 6) for name, share in found.shares.items()}

@@ -122,7 +122,7 @@ def refuse_thresholds(info: EngineInfo, **given: object) -> None:
         "instance": "its suppression is inside the head, whose option nms_iou is fixed when it is trained",
         "semantic": "it gives every pixel its likeliest class, and no detections",
     }
-    wrong = [name for name in without.get(info.task, ()) if given.get(name)]
+    wrong = [name for name in without.get(info.task, ()) if given.get(name) not in (None, False)]
     if wrong:
         raise ConfigError(f"{' and '.join(wrong)} cannot be set for {info.name}", reasons[info.task], "leave it out")
 

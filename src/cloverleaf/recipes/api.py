@@ -19,6 +19,7 @@ def train(
     model: str | None = None,
     data: str | Path | None = None,
     *,
+    task: str | None = None,
     epochs: int | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
@@ -36,6 +37,7 @@ def train(
     Args:
         model: catalog name or composition; the recipe's own when None.
         data: a `data.yaml`, a COCO JSON or a folder.
+        task: `detect`, `instance` or `semantic`; the model's when None, and without a model it chooses one.
         epochs, image_size, batch_size: override the recipe.
         output: run folder; `runs/train` (numbered) when None.
         weights: Cloverleaf weights to start from; without ``model`` and ``config`` their model is trained.
@@ -54,7 +56,7 @@ def train(
     from cloverleaf.training.runtime import world
 
     changes = _named(
-        model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size, weights=weights,
+        task=task, model=model, data=data, epochs=epochs, image_size=image_size, batch_size=batch_size, weights=weights,
         teacher=teacher,
     )  # fmt: skip
     extra = parse_assignments(overrides) if isinstance(overrides, list) else dict(overrides or {})

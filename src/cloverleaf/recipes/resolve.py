@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cloverleaf.errors import ConfigError
+from cloverleaf.models.catalog import find_spec
 from cloverleaf.recipes.catalog import choose_recipe, get_recipe
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import flatten, merge, read_config, to_dict, update
+from cloverleaf.training.tasks import RUN_TASKS, RunTask, check_model
 
 
 def resolve(
@@ -19,28 +21,53 @@ def resolve(
     """The configuration of a run, and why this recipe.
 
     Args:
-        changes: nested values that override the recipe.
+        changes: nested values that override the recipe; without ``task`` the model decides it, and with a task but
+            without a model the task has a usual one.
         recipe: a packaged recipe; None chooses by the size of the training split.
         config_file: the config.yaml of a run, instead of a recipe.
 
     Raises:
-        ConfigError: unknown recipe, key or value, or both a recipe and a file.
+        ConfigError: unknown recipe, key or value, a task that is not the model's, or both a recipe and a file.
     """
     if config_file is not None:
         if recipe is not None:
             raise ConfigError("--recipe and --config together", "each is a complete configuration", "give one of them")
         base = read_config(config_file)
-        return update(replace(base, output=""), changes, where="options"), f"read from {config_file}"
+        return _for_task(replace(base, output=""), changes), f"read from {config_file}"
     if recipe is not None:
-        return update(get_recipe(recipe), changes, where="options"), "as asked"
-    probe = update(get_recipe("small"), changes, where="options")
+        return _for_task(get_recipe(recipe), changes), "as asked"
+    changes = _with_model_of_task(changes)
+    probe = _for_task(get_recipe("small"), changes)
     if not probe.data.source:
         return probe, "no dataset given"
     from cloverleaf.data.source import open_index
 
     images = len(open_index(probe.data.source, probe.data.train_split))
     name, reason = choose_recipe(probe.model.name, images, teacher=probe.distillation.teacher is not None)
-    return update(get_recipe(name), changes, where="options"), reason
+    return _for_task(get_recipe(name), changes), reason
+
+
+def _for_task(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """``base`` with the changes and, where no task is among them, that of its model.
+
+    Raises:
+        ConfigError: a wrong key or value, or a task that is not the model's.
+        UnknownModelError: no model of that name.
+    """
+    config = update(base, changes, where="options")
+    if "task" not in changes:
+        return replace(config, task=find_spec(config.model.name).task)
+    check_model(config)
+    return config
+
+
+def _with_model_of_task(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``changes``, with the usual model of a task where none is named."""
+    task, model = changes.get("task"), changes.get("model", {})
+    known: Mapping[Any, RunTask] = RUN_TASKS
+    usual = known[task].default_model if task in known else ""  # another task is refused with the other options
+    named = not isinstance(model, Mapping) or "name" in model
+    return dict(changes) if named or not usual else merge({"model": {"name": usual}}, changes)
 
 
 def resume_config(run_dir: Path, changes: Mapping[str, Any]) -> TrainConfig:

@@ -20,18 +20,23 @@ _PICTURES: tuple[tuple[str, str, str], ...] = (
     (
         "predictions",
         "Predictions beside the ground truth",
-        "Left what the labels say, right what the detector found, with its confidence.",
+        "Left what the labels say, right what the model found.",
     ),
     (
         "training",
-        "Losses and average precision",
-        "Every epoch; average precision is judged on the averaged (EMA) weights.",
+        "Losses and metrics",
+        "Every epoch; metrics are those of the averaged (EMA) weights.",
     ),
     ("precision_recall", "Precision and recall", "How precision falls as more of the objects are found."),
     (
         "confidence",
         "Where to set the confidence",
         "Precision, recall and F1 over the threshold; the dashed line has the best mean F1.",
+    ),
+    (
+        "pixel_confusion",
+        "What pixels were taken for",
+        "Percent of the pixels of each true class (rows) that were called each class (columns).",
     ),
     (
         "confusion",
@@ -41,8 +46,14 @@ _PICTURES: tuple[tuple[str, str, str], ...] = (
     ("train_batch", "Training images", "As the network saw them, after augmentation."),
     ("labels", "The training labels", "Objects per class, where they are, and how large."),
 )
-_PLOTS = ("training", "precision_recall", "confidence", "confusion", "labels")
+_PLOTS = ("training", "precision_recall", "confidence", "pixel_confusion", "confusion", "labels")
 _TILES = (
+    ("mask_AP", "Mask AP", "mean of IoU 0.50–0.95"),
+    ("mask_AP50", "Mask AP50", "at IoU 0.50"),
+    ("mask_AP75", "Mask AP75", "at IoU 0.75"),
+    ("mIoU", "mIoU", "mean over the classes"),
+    ("mAcc", "mAcc", "mean over the classes"),
+    ("pixel_accuracy", "Accuracy", "of all pixels"),
     ("AP", "AP", "mean of IoU 0.50–0.95"),
     ("AP50", "AP50", "at IoU 0.50"),
     ("AP75", "AP75", "at IoU 0.75"),
@@ -107,7 +118,7 @@ def write_report(run_dir: Path) -> Path:
         title=section(config, "model").get("name") or "Training run",
         run_name=run_dir.resolve().name,
         summary=_summary(metrics, config, run, rows),
-        tiles=[(label, number(metrics[key]), note) for key, label, note in _TILES if is_number(metrics.get(key))],
+        tiles=_tiles(metrics),
         speed=tables.speed(metrics),
         confidence=number(metrics["confidence"], 2) if is_number(metrics.get("confidence")) else None,
         classes=tables.classes(metrics),
@@ -123,6 +134,16 @@ def write_report(run_dir: Path) -> Path:
     path = run_dir / "report.html"
     atomic.write_text(path, html)
     return path
+
+
+def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Label, number and note of every metric that is there; beside masks it is said which numbers are of boxes."""
+    masks = "mask_AP" in metrics
+    tiles = []
+    for key, label, note in _TILES:
+        if is_number(metrics.get(key)):
+            tiles.append((f"Box {label}" if masks and label.startswith("AP") else label, number(metrics[key]), note))
+    return tiles
 
 
 def _text(path: Path, faults: list[str]) -> str:

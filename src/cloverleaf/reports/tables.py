@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -41,19 +42,62 @@ def speed(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, number(value, 1)) for name, value in times if is_number(value)]
 
 
-def classes(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per class: text for the cells, the AP also as a percentage for its bar."""
-    table = []
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """The table of classes.
+
+    Attributes:
+        headings: of the columns, the class's first.
+        rows: name, cells, and the first metric as a percentage for its bar.
+    """
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...], float], ...]
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether it tells of objects, some of whose numbers hold at a confidence."""
+        return "Objects" in self.headings
+
+
+# Key, heading and whether it is a count; the first metric has the bar. A table has the columns that its classes have.
+_COLUMNS = (
+    ("objects", "Objects", True),
+    ("pixels", "Pixels", True),
+    ("mask_AP", "Mask AP", False),
+    ("mask_AP50", "Mask AP50", False),
+    ("AP", "AP", False),
+    ("AP50", "AP50", False),
+    ("precision", "Precision", False),
+    ("recall", "Recall", False),
+    ("f1", "F1", False),
+    ("IoU", "IoU", False),
+    ("accuracy", "Accuracy", False),
+)
+
+
+def classes(metrics: dict[str, Any]) -> ClassTable | None:
+    """The numbers of each class; None where there are no classes."""
     listed = metrics.get("classes")
-    for entry in listed if isinstance(listed, list) else []:
-        if not isinstance(entry, dict):
-            continue
-        cells = [number(entry.get(key)) for key in ("AP", "AP50", "precision", "recall", "f1")]
-        width = round(100 * float(entry["AP"]), 1) if is_number(entry.get("AP")) else 0
-        table.append(
-            {"name": entry.get("name", "?"), "objects": entry.get("objects", "–"), "cells": cells, "width": width}
-        )
-    return table
+    entries = [entry for entry in (listed if isinstance(listed, list) else []) if isinstance(entry, dict)]
+    if not entries:
+        return None
+    columns = [column for column in _COLUMNS if any(column[0] in entry for entry in entries)]
+    masks = any(key == "mask_AP" for key, _, _ in columns)
+    first = next((key for key, _, count in columns if not count), "")
+    rows = []
+    for entry in entries:
+        cells = tuple(_cell(entry.get(key), count) for key, _, count in columns)
+        width = round(100 * float(entry[first]), 1) if is_number(entry.get(first)) else 0.0
+        rows.append((str(entry.get("name", "?")), cells, width))
+    headings = (f"Box {name}" if masks and name.startswith("AP") else name for _, name, _ in columns)
+    return ClassTable(("Class", *headings), tuple(rows))
+
+
+def _cell(value: Any, count: bool) -> str:
+    if not count:
+        return number(value)
+    return f"{value:,}" if is_number(value) else "–"
 
 
 def mistakes(metrics: dict[str, Any], most: int = 6) -> list[tuple[int, str, str]]:
@@ -72,12 +116,18 @@ def mistakes(metrics: dict[str, Any], most: int = 6) -> list[tuple[int, str, str
     return sorted(pairs, key=lambda pair: -pair[0])[:most]
 
 
-def weights(metrics: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
-    """One row per weights file of the run: name, the epochs in it, AP, AP50 and AP75; empty if there is but one."""
+_HEADLINES = (("mask_AP", "mask_AP50", "AP"), ("mIoU", "mAcc", "pixel_accuracy"), ("AP", "AP50", "AP75"))
+
+
+def weights(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, str, list[str]]]]:
+    """Headings of metrics, and a row per weights file of the run: name, the epochs in it, the metrics.
+
+    There are no rows if there is but one file.
+    """
+    found = {name: values for name, values in section(metrics, "weights").items() if isinstance(values, dict)}
+    keys = next((keys for keys in _HEADLINES if any(keys[0] in values for values in found.values())), _HEADLINES[-1])
     table = []
-    for name, values in section(metrics, "weights").items():
-        if isinstance(values, dict):
-            epochs = [int(epoch) for epoch in values.get("epochs") or () if is_number(epoch)]
-            cells = [number(values.get(key)) for key in ("AP", "AP50", "AP75")]
-            table.append((str(name), series(epochs), cells))
-    return table
+    for name, values in found.items():
+        epochs = [int(epoch) for epoch in values.get("epochs") or () if is_number(epoch)]
+        table.append((str(name), series(epochs), [number(values.get(key)) for key in keys]))
+    return tuple(key.replace("_", " ") for key in keys), table

@@ -149,7 +149,7 @@ class TrainConfig:
 
     Attributes:
         recipe: the recipe that these values started from.
-        task: what is learned.
+        task: what is learned: boxes, objects with masks, or the class of every pixel; must be the task of the model.
         epochs: passes over the training split.
         seed: of weights, order and augmentation.
         multi_scale: draw the input size of every batch from 0.5 to 1.5 times the image size.
@@ -161,7 +161,7 @@ class TrainConfig:
     """
 
     recipe: str = ""
-    task: Literal["detect"] = "detect"
+    task: Literal["detect", "instance", "semantic"] = "detect"
     epochs: Annotated[int, Field(ge=1)] = 300
     seed: Annotated[int, Field(ge=0)] = 0
     multi_scale: bool = False

@@ -26,6 +26,7 @@ from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.pictures import draw_run
 from cloverleaf.training.runtime import Runtime
 from cloverleaf.training.swa import SwaResult, finish_swa
+from cloverleaf.training.tasks import RUN_TASKS, spoken
 from cloverleaf.weights.format import load
 
 
@@ -76,15 +77,15 @@ def finish(
     metrics = _metrics(config, record, judged, runtime, notes)
     if swa is not None:
         metrics["weights"] = _compare(record, judged, _average(swa, config, train, val, runtime, say))
-    atomic.write_json(run_dir / "predictions.json", judged.rows)
+    if config.task != "semantic":
+        atomic.write_json(run_dir / "predictions.json", judged.rows)
     atomic.write_json(run_dir / "metrics.json", metrics, indent=2)
     draw_run(config, model, train, val, record.rows, judged, device=runtime.device)
     from cloverleaf.reports.report import write_report
 
     report = write_report(run_dir)  # last of all: a run that has its report is complete
-    ap, ap50 = judged.metrics["AP"], judged.metrics["AP50"]
     say.print(
-        f"best epoch {record.best_epoch}: AP {_number(ap)}, AP50 {_number(ap50)}  ({config.data.val_split} split)\n"
+        f"best epoch {record.best_epoch}: {_headline(judged)}  ({config.data.val_split} split)\n"
         f"weights {result.best_weights}\nreport  {report}",
         highlight=False,
         markup=False,
@@ -116,8 +117,7 @@ def _average(
     else:
         text = (
             f"mean of epoch{'s' if len(result.epochs) > 1 else ''} {series(result.epochs)}, "
-            f"BatchNorm over {result.images} images: "
-            f"AP {_number(result.judged.metrics['AP'])}, AP50 {_number(result.judged.metrics['AP50'])}\n"
+            f"BatchNorm over {result.images} images: {_headline(result.judged)}\n"
             f"weights {result.path}"
         )
     say.print(text, highlight=False, markup=False)
@@ -125,7 +125,7 @@ def _average(
 
 
 def _compare(record: RecordCallback, judged: EvaluationResult, swa: SwaResult | None) -> dict[str, dict[str, Any]]:
-    """AP and the like of each weights file of the run; null where it was not judged or is undefined."""
+    """The metrics of each weights file of the run; null where it was not judged or is undefined."""
     last = record.rows[-1]
     found: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {
         "best": (judged.metrics.to_dict(), {"epochs": [record.best_epoch]}),
@@ -133,7 +133,7 @@ def _compare(record: RecordCallback, judged: EvaluationResult, swa: SwaResult | 
     }
     if swa is not None:
         found["swa"] = swa.judged.metrics.to_dict(), {"epochs": list(swa.epochs), "batchnorm_images": swa.images}
-    names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+    names = RUN_TASKS[judged.task].columns
     return {key: {**facts, **{name: numbers[name] for name in names}} for key, (numbers, facts) in found.items()}
 
 
@@ -160,6 +160,13 @@ def _metrics(
             "torch": torch.__version__,
         },
     }
+
+
+def _headline(judged: EvaluationResult) -> str:
+    """The metrics that matter most, as text."""
+    return ", ".join(
+        f"{spoken(name)} {_number(judged.metrics[name])}" for name in RUN_TASKS[judged.task].headline
+    )  # fmt: skip
 
 
 def _number(value: float) -> str:

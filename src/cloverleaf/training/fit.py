@@ -36,6 +36,7 @@ from cloverleaf.training.schedule import Schedule
 from cloverleaf.training.starting_weights import build_model, provenance
 from cloverleaf.training.sync_batchnorm import synchronise_batchnorm
 from cloverleaf.training.task import DetectionTask
+from cloverleaf.training.tasks import check_data, check_model, check_options, model_classes, target_options
 from cloverleaf.training.teacher import Teacher, build_teacher
 from cloverleaf.training.trainer import build_trainer, quieten_lightning, run
 from cloverleaf.weights.format import WeightsMetadata
@@ -84,14 +85,17 @@ def fit(
         folders.require_free(run_dir)
     runtime = resolve_runtime(config.runtime)
     torch.manual_seed(config.seed)
+    check_model(config)
+    check_options(config)
     data = open_data(config)
+    check_data(config, data.train, data.val)
     model = build_model(config, data.train, say)
     check_training_size(model, config.data.image_size, smallest_batch=min(config.data.batch_size, len(data.train)))
     build_criterion(model, config.loss, image_size=config.data.image_size)  # refuses options that have no effect
     teacher = build_teacher(config.distillation, model, data.train.names, config.data.image_size)
     loader = build_train_loader(
         data.train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank,
-        world_size=world_size,
+        world_size=world_size, targets=target_options(config),
     )  # fmt: skip
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
@@ -204,8 +208,8 @@ def _build_task(
 
 def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
     return WeightsMetadata(
-        class_names=index.names,
-        category_ids=index.category_ids,
+        class_names=model_classes(config.task, index.names),
+        category_ids=None if config.task == "semantic" else index.category_ids,
         image_size=config.data.image_size,
         task=config.task,
         recipe_hash=config_hash(config),

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 import numpy as np
 
 from cloverleaf.data.image_io import read_image
 from cloverleaf.data.index import DetectionIndex
+from cloverleaf.data.label_map import label_map
+from cloverleaf.data.outline import decode
 from cloverleaf.data.stats_plots import draw_overview
+from cloverleaf.data.transforms.polygons import fill_mask
+from cloverleaf.drawing.boxes import Pixels
 from cloverleaf.errors import ImageError
 from cloverleaf.evaluation.coco import CocoMetrics
+from cloverleaf.evaluation.instances import InstanceMetrics
 from cloverleaf.models.detector import Detector
+from cloverleaf.models.spec import Task
 from cloverleaf.predict.evaluate import EvaluationResult
 from cloverleaf.predict.evaluation_files import draw_evaluation
 from cloverleaf.predict.predictor import Predictor
+from cloverleaf.predict.sources import to_picture
 from cloverleaf.reports import figures
-from cloverleaf.reports.pictures import Comparison, draw_predictions_beside_truth
+from cloverleaf.reports.pictures import (
+    Comparison,
+    PixelComparison,
+    draw_pixels_beside_truth,
+    draw_predictions_beside_truth,
+)
+from cloverleaf.structures import Mask
 from cloverleaf.training.callbacks.record import Row
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.tasks import model_classes
 
 SHOWN_IMAGES = 6
 FALLBACK_CONFIDENCE = 0.25  # where no threshold is best, because nothing was found
@@ -38,22 +54,74 @@ def draw_run(
     figures.plot_losses_and_ap(rows, folder / "training.png")
     draw_overview({config.data.train_split: train}, train.names, folder / "labels.png")
     draw_evaluation(judged.metrics, folder)
-    assert isinstance(judged.metrics, CocoMetrics)
-    best = judged.metrics.confidence
+    _BESIDE_TRUTH[config.task](config, model, val, judged, device)
+
+
+def _objects(config: TrainConfig, model: Detector, val: DetectionIndex, judged: EvaluationResult, device: str) -> None:
+    """What is found beside what is there: boxes, or masks where the model gives masks."""
+    metrics = judged.metrics.boxes if isinstance(judged.metrics, InstanceMetrics) else judged.metrics
+    assert isinstance(metrics, CocoMetrics)
+    best = metrics.confidence
     confidence = max(best, LEAST_CONFIDENCE) if np.isfinite(best) else FALLBACK_CONFIDENCE
-    predictor = Predictor(model, confidence=confidence, image_size=config.data.image_size, device=device)
-    draw_predictions_beside_truth(compare(predictor, val), val.names, folder / "predictions.png")
+    most = config.evaluation.ap_detections if config.task == "instance" else None
+    predictor = Predictor(
+        model, confidence=confidence, image_size=config.data.image_size, device=device, max_detections=most
+    )
+    path = config.output_dir / "pictures" / "predictions.png"
+    draw_predictions_beside_truth(compare(predictor, val), val.names, path)
+
+
+def _pixels(config: TrainConfig, model: Detector, val: DetectionIndex, judged: EvaluationResult, device: str) -> None:
+    """The classes that pixels were given beside those they have."""
+    predictor = Predictor(model, image_size=config.data.image_size, device=device)
+    items = []
+    for i, image in _some_images(val):
+        truth = label_map(val, i, boxes_as_masks=config.data.boxes_as_masks)
+        [called] = predictor.segment([to_picture(image)])
+        if truth.shape == image.shape[:2]:  # else the file was scaled since it was labelled
+            items.append(PixelComparison(image, truth, called.labels, val.image_path(i).name))
+    path = config.output_dir / "pictures" / "predictions.png"
+    draw_pixels_beside_truth(items, model_classes(config.task, val.names), path)
+
+
+_BESIDE_TRUTH: Mapping[Task, Callable[[TrainConfig, Detector, DetectionIndex, EvaluationResult, str], None]] = {
+    "detect": _objects,
+    "instance": _objects,
+    "semantic": _pixels,
+}
 
 
 def compare(predictor: Predictor, index: DetectionIndex) -> list[Comparison]:
     """Some images, evenly spread over the split, with their objects and what the predictor finds in them."""
     items = []
+    for i, image in _some_images(index):
+        objects, title = index.objects(i), index.image_path(i).name
+        [found] = predictor.detect([to_picture(image)])
+        masks = None if found.masks is None else _true_masks(index, i)
+        items.append(Comparison(image, objects.boxes_xyxy, objects.labels, found, title, masks))
+    return items
+
+
+def _some_images(index: DetectionIndex) -> Iterator[tuple[int, Pixels]]:
+    """Rows of the index and their images, those that cannot be read left out: the evaluation has named them."""
     for i in np.linspace(0, len(index) - 1, min(SHOWN_IMAGES, len(index))).round().astype(int).tolist():
         try:
             image = read_image(index.image_path(i))
         except ImageError:
-            continue  # the evaluation has already named it
-        objects = index.objects(i)
-        title = index.image_path(i).name
-        items.append(Comparison(image, objects.boxes_xyxy, objects.labels, predictor(image), title))
-    return items
+            continue
+        yield i, image
+
+
+def _true_masks(index: DetectionIndex, i: int) -> list[Mask]:
+    """The masks of the objects of image ``i``; of one that has none its box."""
+    size_hw, objects = index.size_hw(i), index.objects(i)
+    masks = []
+    for k, exact in enumerate(index.run_lengths(i)):
+        rings = objects.polygons[k] if objects.polygons is not None else ()
+        if not rings and exact is None:
+            rings = (objects.boxes_xyxy[k][[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2).astype(np.float32),)
+        pixels = decode(exact) if exact is not None else fill_mask(rings, size_hw)
+        x1, y1 = np.floor(objects.boxes_xyxy[k, :2]).astype(int).tolist()
+        x2, y2 = np.ceil(objects.boxes_xyxy[k, 2:]).astype(int).tolist()
+        masks.append(Mask(x1, y1, pixels[y1:y2, x1:x2].astype(bool)))
+    return masks

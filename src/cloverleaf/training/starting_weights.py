@@ -32,9 +32,8 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
     """
     part = config.model
     check_choice(part)
-    model = create_model(
-        part.name, num_classes=len(model_classes(config.task, index.names)), backbone=part.backbone, neck=part.neck, head=part.head
-    )
+    classes = len(model_classes(config.task, index.names))
+    model = create_model(part.name, num_classes=classes, backbone=part.backbone, neck=part.neck, head=part.head)
     if part.weights:
         source = load(part.weights)
         if source.spec.fused:

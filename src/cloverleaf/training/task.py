@@ -119,7 +119,7 @@ class DetectionTask(pl.LightningModule):
 
     def prepare(self, batch: Batch, iteration: int) -> tuple[Tensor, Targets]:
         """uint8 batch -> float32 images in [0, 1] (resized when training is multi-scale) and their targets."""
-        images, targets = batch.images.float().div_(255), batch.targets
+        images, targets = batch.images.float().div_(255), batch.targets.unpacked()
         if self.config.multi_scale:
             stride, base = max(32, self.model.max_stride), self.config.data.image_size
             rng = np.random.default_rng((self.config.seed, iteration, 0x5CA1E))
@@ -129,7 +129,7 @@ class DetectionTask(pl.LightningModule):
                 height, width = (max(round(side * factor / stride), 1) * stride for side in images.shape[2:])
                 scale = images.new_tensor([width / images.shape[3], height / images.shape[2]] * 2)
                 images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-                targets = _scaled(targets, scale)
+                targets = _scaled(targets, scale, (height, width))
         return images, targets
 
     def _step(self, plan: StepPlan) -> None:
@@ -153,5 +153,11 @@ class DetectionTask(pl.LightningModule):
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
 
 
-def _scaled(targets: Targets, scale_xyxy: Tensor) -> Targets:
-    return replace(targets, boxes_xyxy=targets.boxes_xyxy * scale_xyxy)
+def _scaled(targets: Targets, scale_xyxy: Tensor, size_hw: tuple[int, int]) -> Targets:
+    """The targets of images that were resized to ``size_hw``."""
+    masks, semantic = targets.masks, targets.semantic
+    if masks is not None:
+        masks = F.interpolate(masks[None], size=size_hw, mode="nearest-exact")[0]
+    if semantic is not None:  # through uint8, as integers of 64 bits cannot be interpolated
+        semantic = F.interpolate(semantic.to(torch.uint8)[None], size=size_hw, mode="nearest-exact")[0].long()
+    return replace(targets, boxes_xyxy=targets.boxes_xyxy * scale_xyxy, masks=masks, semantic=semantic)

@@ -25,7 +25,7 @@ class BatchPicturesCallback(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Draw one of the first batches."""
         if trainer.current_epoch == 0 and batch_idx < self.count and trainer.is_global_zero:
-            targets = batch.targets.to("cpu")
+            targets = batch.targets.to("cpu").unpacked()
             draw_training_batch(
                 batch.images.cpu(), targets, self.names, self.folder / f"train_batch_{batch_idx + 1}.png"
             )

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from cloverleaf.training.callbacks.record import RecordCallback, Row
+from cloverleaf.training.tasks import RUN_TASKS, spoken
 
 
 class _Bar(Progress):
@@ -26,7 +27,7 @@ class _Bar(Progress):
 
 
 class ProgressCallback(pl.Callback):
-    """Shows losses, AP, images per second and the time left.
+    """Shows losses, what the task is judged by, images per second and the time left.
 
     Args:
         record: where the numbers come from.
@@ -76,13 +77,17 @@ class ProgressCallback(pl.Callback):
             )
 
     def _numbers(self, now: float) -> str:
-        """Losses, the last AP, images per second."""
+        """Losses, the last of what the task is judged by, images per second."""
         parts = [f"{name} {value:.4f}" for name, value in self.record.losses.items()]
-        if self.record.rows and (ap := self.record.rows[-1]["AP"]) is not None:
-            parts.append(f"AP {ap:.3f}")
+        if self.record.rows and (value := self.record.rows[-1][self._headline[0]]) is not None:
+            parts.append(f"{spoken(self._headline[0])} {value:.3f}")
         if self.record._images:
             parts.append(f"{self.record._images / max(now - self._epoch_started, 1e-9):.1f} img/s")
         return "  ".join(parts)
+
+    @property
+    def _headline(self) -> tuple[str, ...]:
+        return RUN_TASKS[self.record.config.task].headline
 
     def _left(self, trainer: pl.Trainer, done: int, now: float) -> str:
         total = trainer.num_training_batches
@@ -95,10 +100,11 @@ class ProgressCallback(pl.Callback):
         losses = "  ".join(
             f"{k.removeprefix('train/')} {v:.4f}" for k, v in row.items() if k.startswith("train/") and v is not None
         )
-        ap = "AP -" if row["AP"] is None else f"AP {row['AP']:.3f}  AP50 {row['AP50'] or 0:.3f}"
+        first, judged = self._headline[0], [f"{spoken(name)} {row[name] or 0:.3f}" for name in self._headline]
+        found = f"{spoken(first)} -" if row[first] is None else "  ".join(judged)
         left = (self.epochs - epoch) * self.record.seconds / max(len(self.record.rows), 1)
         self.console.print(
-            f"epoch {epoch:>3}/{self.epochs}  {losses}  {ap}  {row['images_per_second']:.1f} img/s  "
+            f"epoch {epoch:>3}/{self.epochs}  {losses}  {found}  {row['images_per_second']:.1f} img/s  "
             f"{row['seconds']:.1f} s  {duration(left)} left",
             highlight=False,
         )

@@ -21,6 +21,7 @@ from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
 from cloverleaf.training.checkpoint import random_state, restore_random_state, rotate
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.tasks import RUN_TASKS
 from cloverleaf.weights.format import WeightsMetadata, save
 
 Row = dict[str, float | int | None]
@@ -105,7 +106,7 @@ class RecordCallback(Checkpoint):
         row["lr"] = trainer.optimizers[0].param_groups[1]["lr"]
         row["images_per_second"] = round(self._images / max(elapsed, 1e-9), 2)
         metrics = result.metrics.to_dict() if result is not None else {}
-        for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"):
+        for name in RUN_TASKS[self.config.task].columns:
             value = metrics.get(name)
             row[name] = None if value is None else round(float(value), 6)
         return row

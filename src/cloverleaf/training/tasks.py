@@ -1,0 +1,156 @@
+"""What a run does differently from task to task: one entry per task, and the checks that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloverleaf.data.collate import TargetOptions
+from cloverleaf.data.config import AugmentConfig
+from cloverleaf.data.index import DetectionIndex
+from cloverleaf.data.label_map import MOST_CLASSES
+from cloverleaf.data.require_masks import require_masks
+from cloverleaf.errors import ConfigError, DataError
+from cloverleaf.evaluation.config import EvalConfig
+from cloverleaf.models.catalog import MODELS, find_spec
+from cloverleaf.models.spec import Task
+from cloverleaf.predict.judges import BACKGROUND
+from cloverleaf.training.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """How runs of a task differ.
+
+    Attributes:
+        columns: metrics in results.csv and in the table of a run's weights.
+        headline: those of them in the progress and in the last line, the one that matters most first.
+        masks, semantic: what targets hold beside boxes.
+        spoilt_by: augmentations that leave masks or pixels wrong, with the reason.
+        without_effect: evaluation options that mean nothing.
+        default_model: what is trained where no model is named; empty for the recipe's.
+    """
+
+    columns: tuple[str, ...]
+    headline: tuple[str, ...]
+    masks: bool = False
+    semantic: bool = False
+    spoilt_by: Mapping[str, str] | None = None
+    without_effect: tuple[str, ...] = ()
+    default_model: str = ""
+
+
+_PASTED = "what is pasted over an object does not take its pixels away"
+RUN_TASKS: Mapping[Task, RunTask] = {
+    "detect": RunTask(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"), ("AP", "AP50")),
+    "instance": RunTask(
+        columns=(
+            *("mask_AP", "mask_AP50", "mask_AP75", "mask_APs", "mask_APm", "mask_APl", "mask_AR100"),
+            *("AP", "AP50", "AP75"),
+        ),
+        headline=("mask_AP", "mask_AP50", "AP"),
+        masks=True,
+        spoilt_by={"mosaic9": "its tiles overlap", "copy_paste": _PASTED, "paste_in": _PASTED},
+        without_effect=("iou", "multi_label"),
+        default_model="timm/resnet18+fpn+mask-rcnn",
+    ),
+    "semantic": RunTask(
+        columns=("mIoU", "mAcc", "pixel_accuracy"),
+        headline=("mIoU", "mAcc", "pixel_accuracy"),
+        semantic=True,
+        spoilt_by={
+            "mosaic9": "its tiles overlap",
+            "copy_paste": _PASTED,
+            "paste_in": _PASTED,
+            "mixup": "a blended pixel has two classes",
+        },
+        without_effect=("confidence", "iou", "multi_label", "max_detections", "ap_detections"),
+        default_model="timm/resnet18+fpn+point-rend",
+    ),
+}
+
+
+def spoken(metric: str) -> str:
+    """``mask_AP`` -> ``mask AP``."""
+    return metric.replace("_", " ")
+
+
+def target_options(config: TrainConfig) -> TargetOptions:
+    """What the targets of a run hold."""
+    task = RUN_TASKS[config.task]
+    return TargetOptions(masks=task.masks, semantic=task.semantic, boxes_as_masks=config.data.boxes_as_masks)
+
+
+def model_classes(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Classes of a model for a dataset's classes: a semantic one counts the background as its first."""
+    return (BACKGROUND, *names) if RUN_TASKS[task].semantic else names
+
+
+def check_model(config: TrainConfig) -> None:
+    """Refuse a model that is for another task.
+
+    Raises:
+        ConfigError: it is; with models that fit.
+    """
+    task = find_spec(config.model.name).task
+    if task == config.task:
+        return
+    fitting = [RUN_TASKS[config.task].default_model, *(n for n, v in MODELS.items() if v.spec.task == config.task)]
+    raise ConfigError(
+        f"--task {config.task} does not fit {config.model.name}",
+        f"its head is for --task {task}",
+        f"leave --task out, or choose a model such as {', '.join([name for name in fitting if name][:4])}",
+    )
+
+
+def check_options(config: TrainConfig) -> None:
+    """Refuse options that a task cannot use.
+
+    Raises:
+        ConfigError: augmentation that would teach wrong masks, or an option without effect.
+    """
+    task = RUN_TASKS[config.task]
+    spoilt = task.spoilt_by or {}
+    used = {name: why for name, why in spoilt.items() if getattr(config.augment, name) and _happens(name, config)}
+    if used:
+        name, why = next(iter(used.items()))
+        raise ConfigError(
+            f"augment.{name} = {getattr(config.augment, name)} does not fit --task {config.task}",
+            f"masks would be wrong: {why}",
+            " ".join(f"--set augment.{key}=0" for key in used),
+        )
+    usual = EvalConfig()
+    for name in task.without_effect:
+        if (value := getattr(config.evaluation, name)) != getattr(usual, name):
+            raise ConfigError(
+                f"evaluation.{name} = {value!r} has no effect", f"--task {config.task} does not use it", "leave it out"
+            )
+    if config.data.boxes_as_masks and not (task.masks or task.semantic):
+        raise ConfigError(
+            "data.boxes_as_masks has no effect", f"--task {config.task} needs no masks", "leave it out"
+        )  # fmt: skip
+
+
+def _happens(name: str, config: TrainConfig) -> bool:
+    """Whether an augmentation is ever drawn: mixing belongs to mosaics."""
+    augment: AugmentConfig = config.augment
+    return name == "paste_in" or bool(augment.mosaic and augment.close_mosaic < config.epochs)
+
+
+def check_data(config: TrainConfig, *splits: DetectionIndex) -> None:
+    """Refuse a dataset that the task cannot be learned from.
+
+    Raises:
+        DataError: objects without masks, or more classes than a label map can hold.
+    """
+    task = RUN_TASKS[config.task]
+    if not (task.masks or task.semantic):
+        return
+    for index in splits:
+        require_masks(index, boxes_as_masks=config.data.boxes_as_masks)
+        if task.semantic and len(index.names) > MOST_CLASSES:
+            raise DataError(
+                f"{index.source} has {len(index.names)} classes",
+                f"label maps hold at most {MOST_CLASSES} beside the background",
+                "leave out or merge classes",
+            )
