@@ -18,6 +18,7 @@ class DataConfig:
     Attributes:
         source: a `data.yaml`, a COCO JSON or a folder.
         train_split, val_split: names of the splits.
+        fraction: share of the training images that is used, drawn with the seed of the run, at least one image.
         image_size: side of the square training input in pixels; evaluation letterboxes to the same long side.
         batch_size: images per step over all processes.
         workers: loader processes; -1 chooses from the CPUs at hand.
@@ -30,6 +31,7 @@ class DataConfig:
     source: str = ""
     train_split: str = "train"
     val_split: str = "val"
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     image_size: Annotated[int, Field(ge=32, le=8192)] = 640
     batch_size: Annotated[int, Field(ge=1)] = 16
     workers: Annotated[int, Field(ge=-1)] = -1

@@ -222,6 +222,11 @@ class DetectionIndex:
         values[self._arrays["tag_values"][start:stop]] = 1
         return values
 
+    def content(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """All arrays, not to be changed, and the facts that `write_index` takes."""
+        meta = {key: value for key, value in self._meta.items() if key not in ("schema", "shapes")}
+        return dict(self._arrays), meta
+
     def to_coco(self) -> dict[str, Any]:
         """The ground truth as a COCO dictionary with the original category ids; masks exact, polygons as float32."""
         image_rows = np.repeat(np.arange(len(self)), np.diff(self.object_offsets))

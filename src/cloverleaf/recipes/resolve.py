@@ -41,8 +41,9 @@ def resolve(
     if not probe.data.source:
         return probe, "no dataset given"
     from cloverleaf.data.source import open_index
+    from cloverleaf.data.subset import shared_count
 
-    images = len(open_index(probe.data.source, probe.data.train_split))
+    images = shared_count(len(open_index(probe.data.source, probe.data.train_split)), probe.data.fraction)
     name, reason = choose_recipe(probe.model.name, images, teacher=probe.distillation.teacher is not None)
     return _for_task(get_recipe(name), changes), reason
 

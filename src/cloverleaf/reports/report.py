@@ -188,7 +188,8 @@ def _summary(metrics: dict[str, Any], config: dict[str, Any], run: dict[str, Any
     """The run in one sentence."""
     parts = []
     if source := section(config, "data").get("source"):
-        parts.append(f"trained on {source}")
+        share = section(config, "data").get("fraction", 1)
+        parts.append(f"trained on {source}" if share == 1 else f"trained on {share:.3g} of the images of {source}")
     if epochs := metrics.get("epochs") or len(rows):
         best = metrics.get("best_epoch")
         parts.append(f"for {epochs} epochs" + (f" (best: {best})" if best else ""))

@@ -14,6 +14,7 @@ from rich.console import Console
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_train_loader
 from cloverleaf.data.source import list_splits, open_index
+from cloverleaf.data.subset import take_share
 from cloverleaf.errors import ConfigError, DataError
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
@@ -151,7 +152,7 @@ def open_data(config: TrainConfig) -> TrainingData:
     Raises:
         DataError: the dataset cannot be read or has no such split, or the splits disagree on the classes.
     """
-    train = open_index(config.data.source, config.data.train_split)
+    train = take_share(open_index(config.data.source, config.data.train_split), config.data.fraction, config.seed)
     val = _open_val(config)
     if train.names != val.names:
         raise DataError(
