@@ -109,15 +109,18 @@ def documented_attributes() -> set[str]:
     """Public attributes of what the API returns, and of torch as far as the snippets use it."""
     from cloverleaf.deploy.export import ExportResult
     from cloverleaf.deploy.verify import Parity
+    from cloverleaf.heads.mask_rcnn import MaskRcnnHead
+    from cloverleaf.heads.point_rend import PointRendHead
     from cloverleaf.models.detector import Detector
     from cloverleaf.models.metadata import WeightsMetadata
     from cloverleaf.predict.evaluate import EvaluationResult, Speed
+    from cloverleaf.structures import Instances
     from cloverleaf.training.finish import TrainResult
     from cloverleaf.weights.published import ImportedCheckpoint
 
-    names = {"rand", "metadata"}
+    names = {"rand", "shape", "metadata"}
     for cls in (cloverleaf.Detections, Detector, WeightsMetadata, EvaluationResult, ImportedCheckpoint, Speed,
-                TrainResult, ExportResult, Parity):  # fmt: skip
+                TrainResult, ExportResult, Parity, Instances, MaskRcnnHead, PointRendHead):  # fmt: skip
         names |= {name for name in (*vars(cls), *getattr(cls, "__annotations__", ())) if not name.startswith("_")}
     return names
 
