@@ -17,7 +17,7 @@ from cloverleaf.weights.recognise import recognise
 
 KEYS = Path(__file__).parent / "gold_yolo" / "keys"
 FILES = sorted(path.stem for path in KEYS.glob("gold_yolo-*.txt"))
-LARGE = tuple(f"gold_yolo-{size}_{form}" for size in "ml" for form in ("fuse_ab", "base_deploy"))
+LARGE = ("gold_yolo-m_fuse_ab", "gold_yolo-l_fuse_ab", *(f"gold_yolo-{size}_base_deploy" for size in "sml"))
 CASES = [pytest.param(stem, marks=pytest.mark.slow) if stem in LARGE else stem for stem in FILES]
 FORMS = {"base": "deploy", "base_nodfl": "deploy", "base_deploy": "fused"}  # every other one is a training form
 N = "gold-yolo-n"
