@@ -24,7 +24,7 @@ def test_the_task_of_the_model_decides(model, num_images, recipe):
     assert name == recipe and reason
     config = get_recipe(name)
     assert config.recipe == recipe
-    assert find_spec(config.model.name).task == find_spec(model).task
+    assert find_spec(config.model.name).task == find_spec(model).task == config.task
 
 
 @pytest.mark.parametrize("recipe", ["mask-rcnn", "mask-rcnn-1x", "point-rend"])

@@ -17,6 +17,7 @@ from cloverleaf.recipes.gold_yolo import (
     gold_yolo_s,
     gold_yolo_s_distill,
 )
+from cloverleaf.recipes.segmentation import mask_rcnn, mask_rcnn_1x, point_rend
 from cloverleaf.recipes.small import small
 from cloverleaf.recipes.yolov7 import yolov7_custom, yolov7_p5, yolov7_p6, yolov7_tiny
 from cloverleaf.training.config import TrainConfig
@@ -31,6 +32,9 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "gold-yolo-n-distill": gold_yolo_n_distill,
     "gold-yolo-s": gold_yolo_s,
     "gold-yolo-s-distill": gold_yolo_s_distill,
+    "mask-rcnn": mask_rcnn,
+    "mask-rcnn-1x": mask_rcnn_1x,
+    "point-rend": point_rend,
     "small": small,
     "yolov7-custom": yolov7_custom,
     "yolov7-p5": yolov7_p5,
@@ -59,6 +63,8 @@ def choose_recipe(model: str, num_images: int, *, teacher: bool = False) -> tupl
     Raises:
         UnknownModelError: no model of that name.
     """
+    if (task := find_spec(model).task) != "detect":
+        return _segmentation_recipe(task, num_images)
     if num_images < SMALL_SET:
         return "small", (
             f"{num_images} training images: the published recipe warms up for 1000 iterations and steps once per "
@@ -85,3 +91,11 @@ def published_recipe(model: str, *, teacher: bool = False) -> str:
     if model in MODELS and MODELS[model].image_size > 640:
         return "yolov7-p6"
     return "yolov7-tiny" if "tiny" in model else "yolov7-p5"
+
+
+def _segmentation_recipe(task: str, num_images: int) -> tuple[str, str]:
+    if task == "semantic":
+        return "point-rend", "the recipe of models for --task semantic"
+    if num_images < SMALL_SET:
+        return "mask-rcnn", f"{num_images} training images: fewer than the published 1x schedule is made for"
+    return "mask-rcnn-1x", f"{num_images} training images are enough for the published 1x schedule"

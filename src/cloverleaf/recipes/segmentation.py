@@ -17,7 +17,7 @@ def mask_rcnn() -> TrainConfig:
     """
     base = small()
     return replace(
-        base, recipe="mask-rcnn", epochs=60, assigner_warmup=0.0, auto_anchor=False,
+        base, recipe="mask-rcnn", task="instance", epochs=60, assigner_warmup=0.0, auto_anchor=False,
         model=ModelConfig(name="timm/resnet18+fpn+mask-rcnn"),
         data=replace(base.data, image_size=512, batch_size=4),
         augment=replace(base.augment, mosaic=0.3, close_mosaic=6),
@@ -35,6 +35,7 @@ def mask_rcnn_1x() -> TrainConfig:
     """
     return TrainConfig(
         recipe="mask-rcnn-1x",
+        task="instance",
         epochs=12,
         auto_anchor=False,
         model=ModelConfig(name="mask-rcnn-resnet50-fpn"),
@@ -55,7 +56,7 @@ def point_rend() -> TrainConfig:
     """PointRend on a few hundred images from scratch: the small-set recipe, at half its rate and without mosaics."""
     base = mask_rcnn()
     return replace(
-        base, recipe="point-rend",
+        base, recipe="point-rend", task="semantic",
         model=ModelConfig(name="timm/resnet18+fpn+point-rend"),
         augment=replace(base.augment, mosaic=0.0, close_mosaic=0),
     )  # fmt: skip
