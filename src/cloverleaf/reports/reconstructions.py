@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from cloverleaf.drawing.figure import figure
 from cloverleaf.drawing.palette import INK, MUTED, colour_of
-from cloverleaf.drawing.sheet import captioned, grid, paper, save_picture
+from cloverleaf.drawing.sheet import GAP, captioned, grid, paper, save_picture
 
 Pixels = npt.NDArray[np.uint8]
 _SIDE = 224  # of one image in the sheet
 _HIDDEN = 200  # grey of hidden patches
 _GAP = 4
+_HEADER = 26  # height of a caption
 
 
 def draw_reconstructions(
@@ -33,16 +34,20 @@ def draw_reconstructions(
         title: above the reconstructions, e.g. the epoch.
     """
     triples = []
-    for number, (image, seen, drawn) in enumerate(zip(originals, visible, filled, strict=True)):
+    for image, seen, drawn in zip(originals, visible, filled, strict=True):
         mask = np.kron(seen, np.ones((len(image) // len(seen),) * 2, bool))
         masked = np.where(mask[:, :, None], image, np.uint8(_HIDDEN))
-        captions = ("original", "visible", f"reconstruction {title}".rstrip()) if number < 2 else ("", "", "")
-        tiles = [_tile(picture) for picture in (image, masked, drawn)]
-        if number < 2:
-            tiles = [captioned(tile, text) for tile, text in zip(tiles, captions, strict=True)]
-        gap = paper(len(tiles[0]), _GAP)
-        triples.append(np.hstack([tiles[0], gap, tiles[1], gap, tiles[2]]))
-    save_picture(path, grid(triples, 2 if len(triples) > 1 else 1))
+        gap = paper(_SIDE, _GAP)
+        triples.append(np.hstack([_tile(image), gap, _tile(masked), gap, _tile(drawn)]))
+    columns = 2 if len(triples) > 1 else 1
+    texts = ("original", "visible", f"reconstruction  {title}".rstrip())
+    header = np.hstack(
+        [
+            paper(_HEADER, GAP),
+            *([captioned(paper(0, _SIDE + _GAP), text) for text in texts] + [paper(_HEADER, GAP - _GAP)]) * columns,
+        ]
+    )
+    save_picture(path, np.vstack([header, grid(triples, columns)]))
 
 
 def _tile(image: Pixels) -> Pixels:
