@@ -1,4 +1,4 @@
-"""`cloverleaf predict`: detect in images and videos."""
+"""`cloverleaf predict`: find objects or the classes of pixels in images and videos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def predict(
         typer.Option("--weights", "-w", help="Weights (.safetensors) or exported file (.onnx).", show_default=False),
     ],
     conf: Annotated[
-        float | None, typer.Option(help="Smallest score that is reported [0.25].", show_default=False)
+        float | None,
+        typer.Option(help="Smallest score that is reported [0.25; 0.5 of objects with masks].", show_default=False),
     ] = None,
     iou: Annotated[
         float | None,
@@ -45,7 +46,10 @@ def predict(
     save_json: Annotated[bool, typer.Option("--save-json", help="Write the detections as JSON.")] = False,
     save_crops: Annotated[bool, typer.Option("--save-crops", help="Write every detection as a picture.")] = False,
 ) -> None:
-    """Detect objects in images, folders, globs and videos.
+    """Find objects or the classes of pixels in images, folders, globs and videos.
+
+    What is drawn and written follows from the weights: boxes, objects with masks (JSON has COCO run lengths), or label
+    maps, which are also written as PNG under labels/.
 
     A file that cannot be read is reported and the rest go on; the exit code is 1 only when nothing could be read. An
     exported file with NMS inside has its own --conf, --iou and --max-detections.
@@ -56,6 +60,7 @@ def predict(
 
         cloverleaf predict -w best.safetensors 'photos/**/*.jpg' clip.mp4 --conf 0.4 --classes cat,dog --save-json
     """
+    from cloverleaf.errors import ConfigError
     from cloverleaf.predict.job import SaveOptions, describe, run_job
     from cloverleaf.predict.predictor import Predictor
     from cloverleaf.predict.results import ResultFolder, make_folder, new_folder
@@ -70,6 +75,8 @@ def predict(
         classes=[name.strip() for name in classes.split(",") if name.strip()] if classes is not None else None,
         max_detections=max_detections,
     )
+    if save_crops and predictor.task == "semantic":
+        raise ConfigError("--save-crops has no effect", f"{weights} finds no single objects", "leave it out")
     found = find_sources(sources)
     folder = None
     if save or save_json or save_crops:

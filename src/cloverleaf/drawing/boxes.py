@@ -44,8 +44,8 @@ def draw_boxes(
         names: class names.
         scores: ``(n,)``, written behind the names.
         outlines: per object its rings ``(k, 2)`` in pixels of ``image``, which are shaded.
-        masks: per object its mask in pixels of ``image``, which is laid over it in place of the box; of a single class
-            each object has a colour of its own.
+        masks: per object its mask in pixels of ``image``, which is laid over it in place of the box. If there is but
+            one class, each object has a colour of its own and the name is left out.
         side: longest side of the result; None leaves the size.
         texts: ``all`` writes every name, ``fitting`` leaves out those for which there is no room.
     """
@@ -65,9 +65,12 @@ def draw_boxes(
     if outlines is not None:
         scene = _shade(scene, [[ring * zoom for ring in outlines[k]] for k in order.tolist()], chosen)
     words = label_texts(names, chosen.tolist())
+    if masks is not None and len(names) == 1:
+        words = [""] * len(words)  # the same name on hundreds of masks would only hide them
     if scores is not None:
-        words = [f"{word} {score:.2f}" for word, score in zip(words, np.asarray(scores)[order].tolist(), strict=True)]
-    return _annotate(scene, boxes[order], chosen, words, texts, frames=masks is None)
+        found = np.asarray(scores)[order].tolist()
+        words = [f"{word} {score:.2f}".lstrip() for word, score in zip(words, found, strict=True)]
+    return _annotate(scene, boxes[order], chosen, words, texts if any(words) else "none", frames=masks is None)
 
 
 def _annotate(
