@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from cloverleaf.errors import ConfigError
 from cloverleaf.models.catalog import create_model, find_spec
 from cloverleaf.models.criterion import build_criterion
 from cloverleaf.recipes.catalog import choose_recipe, get_recipe
 from cloverleaf.training.schedule import Schedule
+from cloverleaf.training.tasks import check_options
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,12 @@ def test_no_option_is_without_effect(recipe):
     model = create_model(config.model.name, num_classes=2)
     build_criterion(model, config.loss, image_size=config.data.image_size)  # refuses such
     assert not config.assigner_warmup and not config.auto_anchor
+
+
+def test_recipes_of_detectors_are_refused_before_work_starts():
+    config = replace(get_recipe("small"), task="instance", model=get_recipe("mask-rcnn").model)
+    with pytest.raises(ConfigError, match=r"assigner_warmup = 0\.4 has no effect"):
+        check_options(config)
 
 
 def test_published_schedule():

@@ -119,6 +119,11 @@ def check_options(config: TrainConfig) -> None:
             f"masks would be wrong: {why}",
             " ".join(f"--set augment.{key}=0" for key in used),
         )
+    if config.task != "detect" and config.assigner_warmup:
+        raise ConfigError(
+            f"assigner_warmup = {config.assigner_warmup} has no effect", f"--task {config.task} has no such assigner",
+            "leave --recipe out, or --set assigner_warmup=0",
+        )  # fmt: skip
     usual = EvalConfig()
     for name in task.without_effect:
         if (value := getattr(config.evaluation, name)) != getattr(usual, name):
