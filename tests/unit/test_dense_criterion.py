@@ -197,6 +197,24 @@ def test_a_teacher_that_says_the_same_teaches_nothing():
     torch.testing.assert_close(taught.total, alone.total, rtol=0, atol=1e-3)
 
 
+def test_the_class_term_does_not_hang_on_the_number_of_classes():
+    """One class differs by little; the other classes say the same."""
+    losses = {}
+    for classes in (3, 80, 200):
+        logits, taught = torch.full((2, 252, classes), -3.0), torch.full((2, 252, classes), -3.0)
+        taught[..., 0] += 0.5
+        raw, lesson = (DenseOutput(one, torch.zeros(2, 252, 4 * BINS)) for one in (logits, taught))
+        targets = random_targets([0, 0], SIZE, classes)
+        for scaled in (False, True):
+            options = DistillationConfig(scale_classes=scaled)
+            output, _ = run(raw, targets, Lesson(lesson, 1.0), distillation=options)
+            losses[classes, scaled] = output.items["distill_cls"].item()
+    assert losses[80, True] == pytest.approx(losses[80, False])
+    assert losses[3, True] == pytest.approx(losses[80, True] * (1 - 1 / 3) / (1 - 1 / 80), rel=0.03)
+    assert losses[200, True] == pytest.approx(losses[80, True], rel=0.03)
+    assert losses[3, False] > 15 * losses[80, False]
+
+
 def test_terms_of_distillation_can_be_switched_off():
     lesson = Lesson(raw_of(2, full=False, seed=9), 1.0)
     raw, targets = raw_of(2, full=False), random_targets([3, 5], SIZE, 5)

@@ -21,6 +21,8 @@ from cloverleaf.ops.points import cell_middles, distances_to_boxes, expected_dis
 from cloverleaf.ops.precision import at_least_float32
 from cloverleaf.structures import AidedOutput, DenseOutput, PointAssigner, PointAssignment, Targets
 
+_PUBLISHED_CLASSES = 80  # that the weights of distillation are for
+
 
 class DenseCriterion(nn.Module):
     """Gold-YOLO's loss (arXiv 2309.11331 and its published implementation) for any assigner of positions.
@@ -132,6 +134,8 @@ class DenseCriterion(nn.Module):
         if gain := config.cls * options.cls:
             # A sum over images; `total` multiplies everything by images / nominal_batch.
             share = gain * lesson.weight * config.nominal_batch / images
+            if options.scale_classes:
+                share = share * (raw.logits.shape[-1] / _PUBLISHED_CLASSES)
             items["distill_cls"] = share * class_divergence(raw.logits, lesson.raw.logits, options.temperature)
         if gain := config.dfl * options.dfl:
             divergence = distribution_divergence(distances, taught, options.temperature)

@@ -44,17 +44,20 @@ class DistillationConfig:
 
     Attributes:
         teacher: a weights file; null trains without one. Empty means that one must be given.
-        temperature: of the softmaxes that are compared.
+        temperature: of the softmaxes that are compared, at least 0.1.
         cls, dfl: weights of the class and the distance term; published 1 and 1 for n and s, 0.8 and 1 for m, 2 and 1
             for l.
+        scale_classes: multiply the class term by K / 80, because the divergence of softmaxes over K probabilities falls
+            with 1 / K; the published weights are for 80 classes.
         feature: weight of the term that compares the neck's maps; published 0, and 10 where it is switched on.
         teacher_mode: `eval`, the teacher as it is judged; or `train`, as published: statistics of the batch, which are
             not kept, and drop path.
     """
 
     teacher: str | None = None
-    temperature: Annotated[float, Field(gt=0)] = 20.0
+    temperature: Annotated[float, Field(ge=0.1)] = 20.0
     cls: Gain = 1.0
     dfl: Gain = 1.0
+    scale_classes: bool = True
     feature: Gain = 0.0
     teacher_mode: Literal["train", "eval"] = "eval"

@@ -48,8 +48,11 @@ def class_divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Ten
         temperature: divides the probabilities.
     """
     student, other = (at_least_float32(values).sigmoid() / temperature for values in (logits, teacher))
-    divergence = F.kl_div(student.log_softmax(-1), other.log_softmax(-1), reduction="sum", log_target=True)
-    return divergence * temperature**2
+    weight, difference = other.softmax(-1), student - other
+    # The logarithm of a mean of exponentials, written so that small differences keep their digits in float32.
+    centred = difference - (weight * difference).sum(-1, keepdim=True)
+    divergence = (weight * (torch.expm1(centred) - centred)).sum(-1).log1p()
+    return divergence.sum() * temperature**2
 
 
 def feature_divergence(maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

@@ -103,7 +103,7 @@ def check_same_teacher(teacher: Teacher | None, digest: str | None) -> None:
 
 def _refuse_idle(config: DistillationConfig) -> None:
     default = DistillationConfig()
-    for name in ("temperature", "cls", "dfl", "feature", "teacher_mode"):
+    for name in ("temperature", "cls", "dfl", "scale_classes", "feature", "teacher_mode"):
         if (value := getattr(config, name)) != getattr(default, name):
             raise ConfigError(
                 f"distillation.{name} = {value!r} has no effect", "there is no teacher",
