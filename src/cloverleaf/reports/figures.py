@@ -48,7 +48,9 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
         axes = top.subplots(1, max(len(losses), 1), squeeze=False)[0]
         for k, (axis, key) in enumerate(zip(axes, losses, strict=False)):
             _line(axis, epochs, _column(results, key), colour=colour_of(k))
-            axis.set_title(f"Training loss: {key.removeprefix('train/')}")
+            name = key.removeprefix("train/").replace("_", " ")
+            prefix = "Training loss: " if len(losses) < 4 else "Loss: " if len(losses) < 6 else ""  # as much as fits
+            axis.set_title(f"{prefix}{name}")
             _from_zero(axis)
         left, middle, right = bottom.subplots(1, 3)
         shown = next(panels for key, panels in _PANELS.items() if any(key in row for row in results) or key == "AP")
