@@ -116,13 +116,13 @@ def documented_attributes() -> set[str]:
     from cloverleaf.models.detector import Detector
     from cloverleaf.models.metadata import WeightsMetadata
     from cloverleaf.predict.evaluate import EvaluationResult, Speed
-    from cloverleaf.structures import Instances
+    from cloverleaf.structures import Instances, LabelMap, Mask
     from cloverleaf.training.finish import TrainResult
     from cloverleaf.weights.published import ImportedCheckpoint
 
     names = {"rand", "shape", "metadata"}
     for cls in (cloverleaf.Detections, Detector, WeightsMetadata, EvaluationResult, ImportedCheckpoint, Speed,
-                TrainResult, ExportResult, Parity, Instances, MaskRcnnHead, PointRendHead):  # fmt: skip
+                TrainResult, ExportResult, Parity, Instances, LabelMap, Mask, MaskRcnnHead, PointRendHead):  # fmt: skip
         names |= {name for name in (*vars(cls), *getattr(cls, "__annotations__", ())) if not name.startswith("_")}
     return names
 

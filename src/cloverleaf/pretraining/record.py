@@ -18,6 +18,7 @@ from cloverleaf import atomic
 from cloverleaf.errors import CheckpointError
 from cloverleaf.pretraining.pictures import Reconstructions
 from cloverleaf.training.checkpoint import random_state, restore_random_state, rotate
+from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.weights.backbone import BackboneMetadata, save_backbone
 
 Row = dict[str, float | int | None]
@@ -71,6 +72,8 @@ class PretrainRecord(Checkpoint):
         """Record the epoch, then write a checkpoint that continues after it."""
         elapsed = time.perf_counter() - self._epoch_started
         self.seconds += elapsed
+        if self._sum is not None:  # each process has seen its part of every batch
+            self._sum = sum_over_processes(self._sum) / trainer.world_size
         epoch = int(trainer.current_epoch) + 1
         group = trainer.optimizers[0].param_groups[0]
         row: Row = {
