@@ -72,7 +72,7 @@ def plot_pretraining(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         left.annotate(
             f"{losses[-1]:.3f}", (epochs[-1], losses[-1]), (0, 6), textcoords="offset points", ha="right", fontsize=8
         )
-        left.set_title("Loss on hidden patches (1: the mean colour of each patch)")
+        left.set_title("Loss on hidden patches (1: the mean of each patch everywhere)")
         left.axhline(1.0, color=MUTED, linestyle="--", linewidth=1)
         right.plot(epochs, [float(row["lr"]) for row in rows], color=INK, marker=few)
         right.set_title("Learning rate at the end of the epoch")
