@@ -21,7 +21,7 @@ _PICTURES = (
     (
         "training.png",
         "Loss on hidden patches",
-        "Squared error on patches normalised to mean 0 and deviation 1; 1 is what drawing the mean of the patch everywhere costs.",
+        "Squared error on patches normalised to mean 0 and deviation 1; drawing that mean everywhere costs 1.",
         True,
     ),
 )
