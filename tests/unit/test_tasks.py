@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from faster_coco_eval.core import mask as coco_mask
 
 from cloverleaf.data.require_masks import require_masks
@@ -25,7 +26,9 @@ from cloverleaf.predict.results import ResultFolder
 from cloverleaf.predict.selection import evaluation_config
 from cloverleaf.predict.sources import find_sources
 from cloverleaf.recipes.resolve import resolve
+from cloverleaf.structures import Targets
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.task import _scaled
 from cloverleaf.training.tasks import check_data, check_model, check_options
 from segmenters import InstanceFinder, PixelFinder
 
@@ -213,3 +216,18 @@ def test_what_fits_is_not_refused(dataset: Path) -> None:
     index = open_index(dataset, "val")
     for task in ("detect", "instance", "semantic"):
         check_data(config(task), index)
+
+
+@pytest.mark.parametrize("objects", [0, 3])
+def test_masks_and_pixels_follow_a_multi_scale_batch(objects: int) -> None:
+    masks = torch.zeros(objects, 32, 64, dtype=torch.uint8)
+    masks[:, 8:16, :32] = 1
+    semantic = torch.zeros(1, 32, 64, dtype=torch.int64)
+    semantic[:, :, 32:] = 255
+    none = torch.zeros(objects, dtype=torch.int64)
+    targets = Targets(torch.ones(objects, 4), none, none, 1, masks=masks, semantic=semantic)
+    scaled = _scaled(targets, torch.tensor([1.5, 1.5, 1.5, 1.5]), (48, 96))
+    assert scaled.masks is not None and scaled.masks.shape == (objects, 48, 96)
+    assert scaled.masks.sum((1, 2)).tolist() == [12 * 48] * objects and scaled.masks.dtype == torch.uint8
+    assert scaled.semantic is not None and scaled.semantic.dtype == torch.int64
+    assert (scaled.semantic[0, :, 48:] == 255).all() and not scaled.semantic[0, :, :48].any()

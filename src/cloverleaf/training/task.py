@@ -156,8 +156,10 @@ class DetectionTask(pl.LightningModule):
 def _scaled(targets: Targets, scale_xyxy: Tensor, size_hw: tuple[int, int]) -> Targets:
     """The targets of images that were resized to ``size_hw``."""
     masks, semantic = targets.masks, targets.semantic
-    if masks is not None:
+    if masks is not None and len(masks):
         masks = F.interpolate(masks[None], size=size_hw, mode="nearest-exact")[0]
+    elif masks is not None:
+        masks = masks.new_zeros((0, *size_hw))
     if semantic is not None:  # through uint8, as integers of 64 bits cannot be interpolated
         semantic = F.interpolate(semantic.to(torch.uint8)[None], size=size_hw, mode="nearest-exact")[0].long()
     return replace(targets, boxes_xyxy=targets.boxes_xyxy * scale_xyxy, masks=masks, semantic=semantic)
