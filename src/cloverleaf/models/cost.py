@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
     with torch.no_grad(), counter:
         model(images)
     flops = counter.get_flop_counts()
-    modules = dict(_stages(model))
+    modules = dict(stage for part in ("backbone", "neck", "head") for stage in _opened(model, part, outputs))
     stages = tuple(
         StageCost(
             name=name,
@@ -104,17 +104,14 @@ def _keep_shape(name: str, outputs: dict[str, tuple[int, ...]]) -> Callable[[nn.
     return hook
 
 
-def _stages(model: Detector) -> list[tuple[str, nn.Module]]:
-    """Children of the parts; lists of modules are opened, because they do not run themselves."""
-    found: list[tuple[str, nn.Module]] = []
-    for part in ("backbone", "neck", "head"):
-        for child, module in model.get_submodule(part).named_children():
-            members = module.named_children() if isinstance(module, nn.ModuleList) else None
-            if members is None:
-                found.append((f"{part}.{child}", module))
-            else:
-                found += [(f"{part}.{child}.{i}", member) for i, member in members]
-    return found
+def _opened(model: Detector, path: str, ran: Container[str]) -> Iterator[tuple[str, nn.Module]]:
+    """What is inside ``path``: every child that gave a map; the others, such as lists of modules, are opened."""
+    for name, module in model.get_submodule(path).named_children():
+        inside = f"{path}.{name}"
+        if inside in ran:
+            yield inside, module
+        else:
+            yield from _opened(model, inside, ran)
 
 
 def _params(module: nn.Module) -> int:

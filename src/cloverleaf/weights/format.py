@@ -33,7 +33,8 @@ def save(
     Args:
         model: in any form; what it was built from is written with it.
         path: the file, usually ``*.safetensors``; missing folders are made.
-        metadata: facts about the weights; ``model.metadata`` where None. Its model, spec and versions are set here.
+        metadata: facts about the weights; ``model.metadata`` where None. Its model, spec, task and versions are set
+            here.
         half: store floating-point tensors (but not the anchors) as float16.
 
     Raises:
@@ -52,6 +53,7 @@ def save(
         facts,
         model=spec.name,
         spec=spec.to_dict(),
+        task=spec.task,
         schema_version=SCHEMA_VERSION,
         cloverleaf_version=__version__,
     )
