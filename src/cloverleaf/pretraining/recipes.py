@@ -14,7 +14,7 @@ SMALL_SET = 20_000
 def spark() -> PretrainConfig:
     """The published recipe (arXiv 2301.03580, appendix B, and its implementation), made for ImageNet.
 
-    Gold-YOLO (arXiv 2309.11331, section 3.5) names this method with a mask ratio of 0.6 and 400 to 800 epochs.
+    Gold-YOLO (arXiv 2309.11331) names this method with a mask ratio of 0.6 and 400 to 800 epochs.
     """
     return PretrainConfig(recipe="spark", epochs=1600, data=ImagesConfig(batch_size=1024))
 

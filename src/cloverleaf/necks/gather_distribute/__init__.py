@@ -1,1 +1,1 @@
-"""The gather-and-distribute neck of Gold-YOLO (arXiv 2309.11331, section 4), one file per mechanism."""
+"""The gather-and-distribute neck of Gold-YOLO (arXiv 2309.11331), one file per mechanism."""

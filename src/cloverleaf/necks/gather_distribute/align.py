@@ -11,7 +11,7 @@ from cloverleaf.ops.resize import bilinear_to, pool_to
 
 
 class LowFam(nn.Module):
-    """Low-stage FAM (section 4.1): every map brought to the size of the second coarsest one; no weights."""
+    """Low-stage FAM: every map brought to the size of the second coarsest one; no weights."""
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps ``(B, C_l, H_l, W_l)``, finest first -> ``(B, sum C_l, H_n, W_n)`` with n the second coarsest."""
@@ -21,7 +21,7 @@ class LowFam(nn.Module):
 
 
 class HighFam(nn.Module):
-    """High-stage FAM (section 4.2): every map pooled to half the size of the coarsest one, rounded up; no weights."""
+    """High-stage FAM: every map pooled to half the size of the coarsest one, rounded up; no weights."""
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps ``(B, C_l, H_l, W_l)``, finest first -> ``(B, sum C_l, ceil(H / 2), ceil(W / 2))``."""

@@ -13,7 +13,7 @@ from cloverleaf.necks.gather_distribute.transformer import HighTransformer, Tran
 
 
 class LowIfm(nn.Module):
-    """Low-stage IFM (section 4.1): 1x1, a few 3x3 blocks, 1x1, split on channels.
+    """Low-stage IFM: 1x1, a few 3x3 blocks, 1x1, split on channels.
 
     Args:
         in_channels: gathered channels.
@@ -37,7 +37,7 @@ class LowIfm(nn.Module):
 
 
 class HighIfm(nn.Module):
-    """High-stage IFM (section 4.2): a transformer over the cells, a 1x1 convolution, split on channels.
+    """High-stage IFM: a transformer over the cells, a 1x1 convolution, split on channels.
 
     Args:
         channels: gathered channels, the width of the transformer.

@@ -11,7 +11,7 @@ from cloverleaf.ops.resize import bilinear_to, pool_to
 
 
 class Inject(nn.Module):
-    """Information injection module (section 4.1.3): local map * gate + global map, at the size of the local map.
+    """Information injection module: local map * gate + global map, at the size of the local map.
 
     The gate is a hard sigmoid, taken before enlarging; where the global map is taller than the local one it is pooled
     and there is no gate, as in the published code (docs/fidelity.md, entry 64).

@@ -1,4 +1,4 @@
-"""LAF, the lightweight adjacent-layer fusion (section 4.3): a level meets its neighbours before the injection."""
+"""LAF, the lightweight adjacent-layer fusion: a level meets its neighbours before the injection."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class GatherDistributeSpec:
 
 
 class GatherDistribute(nn.Module):
-    """Backbone maps in, one map per output level out (arXiv 2309.11331, figure 2).
+    """Backbone maps in, one map per output level out (arXiv 2309.11331).
 
     With B the maps of the backbone, P those after the low stage and N those after the high stage:
 
