@@ -52,11 +52,10 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
             prefix = "Training loss: " if len(losses) < 4 else "Loss: " if len(losses) < 6 else ""  # as much as fits
             axis.set_title(f"{prefix}{name}")
             _from_zero(axis)
-        left, middle, right = bottom.subplots(1, 3)
         shown = next(panels for key, panels in _PANELS.items() if any(key in row for row in results) or key == "AP")
-        for axis, (title, lines, first) in zip((left, middle), shown, strict=False):
+        left, *others, right = bottom.subplots(1, len(shown) + 1)
+        for axis, (title, lines, first) in zip((left, *others), shown, strict=True):
             _ap_axis(axis, epochs, results, lines, title, first=first)
-        middle.set_visible(len(shown) > 1)
         best = _column(results, next(iter(shown[0][1])))
         if np.isfinite(best).any():
             at = int(np.nanargmax(best))
@@ -67,7 +66,7 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
         _line(right, epochs, _column(results, "lr"), colour=MUTED)
         right.set_title("Learning rate at the end of the epoch")
         _from_zero(right)
-        for axis in (*axes, left, middle, right):
+        for axis in (*axes, left, *others, right):
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
 
