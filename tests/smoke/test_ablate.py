@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,26 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_coco(folder)
 
 
-def documented() -> tuple[str, list[list[str]]]:
-    """The study of the document, and its commands."""
+@pytest.fixture(scope="module")
+def outlined(coco: Path) -> Path:
+    """The same with every box as an outline."""
+    folder = coco.parent / "outlined"
+    shutil.copytree(coco, folder)
+    for path in (folder / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        for one in content["annotations"]:
+            x, y, w, h = one["bbox"]
+            one["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        path.write_text(json.dumps(content))
+    return folder
+
+
+def documented(file: str = "study.yaml") -> tuple[str, list[list[str]]]:
+    """A study of the document, and the commands about it."""
     text = (ROOT / "docs" / "ablate.md").read_text(encoding="utf-8")
-    study = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    study = re.findall(rf"^```yaml\n(# {file}\n.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
     lines = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)).splitlines()
-    return study, [shlex.split(line)[1:] for line in lines if line]
+    return study, [shlex.split(line)[1:] for line in lines if file in line]
 
 
 def test_documented_commands_run(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,16 +87,44 @@ def test_documented_commands_run(coco: Path, tmp_path: Path, monkeypatch: pytest
     assert (folder / "table.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_documented_study_is_valid(coco: Path, tmp_path: Path) -> None:
-    path = tmp_path / "study.yaml"
-    path.write_text(documented()[0])
-    assert len(make_plan(*read_study(path), data=coco).runs) == 6
+@pytest.mark.parametrize(("file", "runs"), [("study.yaml", 6), ("steps.yaml", 9)])
+def test_documented_studies_are_valid(coco: Path, tmp_path: Path, file: str, runs: int) -> None:
+    path = tmp_path / file
+    path.write_text(documented(file)[0])
+    assert len(make_plan(*read_study(path), data=coco).runs) == runs
+
+
+def test_a_step_is_made_and_used(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documented study with steps, so small that it takes a moment; the teacher is not asked for."""
+    text, commands = documented("steps.yaml")
+    study = yaml.safe_load(text) | {"epochs": 1}
+    study["set"] = {"data.image_size": 64, "data.workers": 0, "runtime.precision": "fp32", "model.neck.depth": 1}
+    study["set"]["model.backbone.width"] = 0.125
+    study["prepare"]["backbone"] |= {"epochs": 1, "set": {"data.workers": 0}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("my-images").symlink_to(coco)
+    Path("steps.yaml").write_text(yaml.safe_dump(study))
+    threads, said = torch.get_num_threads(), []
+    for words in (commands[0], [*commands[0][:-1], "--only", "pretrained", "--seeds", "0"]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, f"{words}: {result.output}"
+        said.append(result.output)
+    torch.set_num_threads(threads)
+    assert "prepare teacher: 1 to run; train gold-yolo-n, recipe `small`, 60 epochs at 64 px on 2 images" in said[0]
+    assert "[1/2] prepare backbone: loss " in said[1] and "[2/2] pretrained seed 0: AP " in said[1]
+    folder = Path("runs/ablate/start")
+    assert "backbone from " in (folder / "logs" / "pretrained-seed0.log").read_text()
+    table = (folder / "table.md").read_text()
+    assert "| backbone | pretrain efficient-rep(width=0.125)" in table and "| teacher | train gold-yolo-n" in table
+    with (folder / "curves.csv").open() as file:
+        assert [row["variation"] for row in csv.DictReader(file)] == ["pretrained"]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_studies_of_the_project_are_valid(path: Path, coco: Path) -> None:
+def test_studies_of_the_project_are_valid(path: Path, outlined: Path) -> None:
     study, lines = read_study(path)
-    plan = make_plan(study, lines, data=coco)
+    plan = make_plan(study, lines, data=outlined)
     assert path.stem == study.name and study.data is None
-    configs = {repr(variation.config) for variation in plan.variations}
+    configs = {repr((variation.config, variation.needs)) for variation in plan.variations}
     assert len(configs) == len(plan.variations), "two variations are the same"

@@ -29,6 +29,7 @@ from pathlib import Path
 import yaml
 given = sys.argv[1:]
 out = Path(given[given.index("--output") + 1])
+study = next(above.parent for above in out.parents if above.name == "runs")
 if "--resume" not in given:
     config = yaml.safe_load(Path(given[given.index("--config") + 1]).read_text())
     (out / "checkpoint").mkdir(parents=True)
@@ -37,17 +38,22 @@ else:
     config = yaml.safe_load((out / "config.yaml").read_text())
 with zipfile.ZipFile(out / "checkpoint" / "last.ckpt", "w") as archive:
     archive.writestr("state", "x")
-with (out.parents[1] / "order.txt").open("a") as file:
+with (study / "order.txt").open("a") as file:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    print(out.name, "resumed" if "--resume" in given else "new", cpus, config["runtime"]["threads"], file=file)
+    state = "resumed" if "--resume" in given else "new"
+    print(out.relative_to(study / "runs"), state, cpus, config["runtime"]["threads"], file=file)
 if config["optimizer"]["lr"] > 1:
     print("error: the loss is nan at epoch 1\\n  why: its parts are nan\\n  fix: lower optimizer.lr")
     sys.exit(1)
-if config["patience"] and "--resume" not in given:
+if config.get("patience") and "--resume" not in given:
     time.sleep(60)
 ap = 0.5 + 0.1 * config["optimizer"]["lr"] + 0.01 * config["seed"]
+(out / "weights").mkdir(exist_ok=True)
+(out / "weights" / ("best.safetensors" if given[0] == "train" else "backbone.safetensors")).write_text("whole")
+(out / "results.csv").write_text(f"epoch,AP\\n1,{ap / 2}\\n2,\\n3,{ap}\\n")
 run = {"training_seconds": 60.0, "cpus": 1, "precision": "fp32"}
 metrics = {"AP": ap, "AP50": ap + 0.2, "APs": None, "best_epoch": 2, "epochs": 2, "run": run}
+metrics |= {"loss": 1, "first_loss": 2}  # of pre-training
 (out / "metrics.json").write_text(json.dumps(metrics))
 (out / "report.html").write_text("whole")
 """
@@ -59,12 +65,12 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data").mkdir()
     write_coco(tmp_path / "data")
     (tmp_path / "stand_in.py").write_text(STAND_IN)
-    real = launch.train_command
+    real = launch.run_command
 
     def command(*given: Any, **options: Any) -> list[str]:
-        return [sys.executable, str(tmp_path / "stand_in.py"), *real(*given, **options)[4:]]
+        return [sys.executable, str(tmp_path / "stand_in.py"), *real(*given, **options)[3:]]
 
-    monkeypatch.setattr(launch, "train_command", command)
+    monkeypatch.setattr(launch, "run_command", command)
     monkeypatch.setattr(cost, "ROUNDS", 2)
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "study.yaml"
@@ -90,6 +96,14 @@ def test_runs_seed_by_seed_and_only_once(study: Path) -> None:
     assert [result.state for result in results.runs] == ["complete"] * 4
     assert "[2/4] other seed 0: AP 0.500, AP50 0.700 in" in said and "left" in said
     assert {path.name for path in Path("out").glob("table.*")} == {"table.md", "table.csv", "table.png"}
+    assert Path("out/curves.csv").read_text().splitlines() == [
+        "variation,epoch,n,AP mean,AP sd,AP seed 0,AP seed 1",
+        "plain,1,2,0.2526,0.003536,0.2501,0.2551",
+        "plain,3,2,0.5052,0.007071,0.5002,0.5102",
+        "other,1,2,0.25255,0.003536,0.25005,0.25505",
+        "other,3,2,0.5051,0.007071,0.5001,0.5101",
+    ]
+    assert Path("out/curves.png").stat().st_size > 5000 and "](curves.png)" in Path("out/table.md").read_text()
     run(study)
     assert len(order(study)) == 4
 

@@ -76,8 +76,20 @@ def test_a_baseline_alone(results: Results) -> None:
     assert "Against" not in text and "Latency" not in text and "| - | - | - |" in text
 
 
+def test_other_tasks_have_other_columns(results: Results) -> None:
+    runs = tuple(
+        replace(run, metrics={"mIoU": run.metrics["AP"], "mAcc": 0.7, "pixel_accuracy": 0.9}) if run.metrics else run
+        for run in results.runs
+    )
+    pixels = replace(results, task="semantic", runs=runs)
+    text, line = to_markdown(pixels, make_rows(pixels)), to_csv(pixels, make_rows(pixels)).splitlines()[0]
+    assert "| variation | runs | mIoU | mAcc | pixel accuracy | parameters (trained) |" in text
+    assert "| better | +0.099 [" in text and "without the subdivision" in text and "AP" not in text
+    assert "mIoU seed 0" in line and "AP" not in line
+
+
 def test_csv_holds_every_number(results: Results) -> None:
-    lines = {line["variation"]: line for line in csv.DictReader(io.StringIO(to_csv(make_rows(results))))}
+    lines = {line["variation"]: line for line in csv.DictReader(io.StringIO(to_csv(results, make_rows(results))))}
     assert float(lines["better"]["AP mean"]) == pytest.approx(0.604)
     assert [lines["same"][f"AP seed {seed}"] for seed in range(3)] == ["0.503", "0.509", ""]
     assert lines["better"]["AP difference outside"] == "True" and lines["plain"]["AP difference p"] == ""

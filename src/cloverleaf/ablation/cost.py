@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,12 +17,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cloverleaf.ablation.plan import Variation
+from cloverleaf.ablation.items import Variation
 from cloverleaf.data.cpus import usable_cpus
+from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.models.catalog import build_detector, empty_detector
 from cloverleaf.models.cost import measure
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.models.spec import DetectorSpec, Task
 from cloverleaf.predict.device import resolve_device, synchronize
 from cloverleaf.predict.model import prepare_model
 
@@ -39,9 +40,9 @@ class Cost:
         form: identifies structure and input; variations of equal form are measured once.
         parameters: of the fused form.
         training_parameters: of the form that is trained.
-        flops: 2 x multiply-accumulates of the fused form for one image.
+        flops: 2 x multiply-accumulates of the fused form's forward pass for one image.
         image_size: side of that image in pixels.
-        latency_ms: of a forward pass, fused, eager, float32, one image: the fastest round, as other work on the machine
+        latency_ms: of a prediction, fused, eager, float32, one image: the fastest round, as other work on the machine
             can only add to it; None if not measured.
         relative: the same over the baseline's.
     """
@@ -91,13 +92,36 @@ def _form(spec: DetectorSpec, size: int) -> str:
     model, operations = empty_detector(spec.as_fused()).to("meta"), _Operations()
     with torch.no_grad(), operations:
         model(torch.empty(1, 3, size, size, device="meta"))
-    return hashlib.sha256("\n".join(operations.seen).encode()).hexdigest()[:12]
+    what_follows = [] if spec.task == "detect" else [repr(spec.head)]  # its work depends on values
+    return hashlib.sha256("\n".join([*operations.seen, *what_follows]).encode()).hexdigest()[:12]
+
+
+def _forward(model: Detector, image: Tensor, _config: EvalConfig) -> Any:
+    return model(image)
+
+
+def _instances(model: Detector, image: Tensor, config: EvalConfig) -> Any:
+    size_hw = (image.shape[2], image.shape[3])
+    return model.head.instances(
+        model(image), size_hw, confidence=config.confidence, max_detections=config.max_detections
+    )
+
+
+def _segment(model: Detector, image: Tensor, _config: EvalConfig) -> Any:
+    return model.head.segment(model(image), (image.shape[2], image.shape[3]))
+
+
+_PREDICT: Mapping[Task, Callable[[Detector, Tensor, EvalConfig], Any]] = {
+    "detect": _forward,
+    "instance": _instances,
+    "semantic": _segment,
+}
 
 
 def measure_latency(
     variations: Mapping[str, Variation], costs: Mapping[str, Cost], baseline: str, device: str
 ) -> tuple[dict[str, Cost], dict[str, Any]]:
-    """Time one forward pass of each form in every round, so that a busy moment meets all of them.
+    """Time one prediction of each form in every round, so that a busy moment meets all of them.
 
     The order is drawn anew in each round: in a fixed one the same form can meet the same interruption every time.
 
@@ -113,7 +137,7 @@ def measure_latency(
     target = resolve_device(device)
     if target.type == "cpu":
         torch.set_num_threads(usable_cpus())
-    forms: dict[str, tuple[Detector, Tensor]] = {}
+    forms: dict[str, tuple[Detector, Tensor, EvalConfig]] = {}
     for name, variation in variations.items():
         cost = costs[name]
         if cost.form not in forms:
@@ -121,15 +145,14 @@ def measure_latency(
                 torch.manual_seed(0)
                 model = prepare_model(build_detector(variation.spec), target)
                 image = torch.rand(1, 3, cost.image_size, cost.image_size, device=target)
-            forms[cost.form] = (model, image.to(memory_format=torch.channels_last))
+            forms[cost.form] = (model, image.to(memory_format=torch.channels_last), variation.config.evaluation)
     times: dict[str, list[float]] = {form: [] for form in forms}
     started = time.perf_counter()
     generator, done = np.random.default_rng(0), 0
     while done < ROUNDS and (done < _LEAST_ROUNDS or time.perf_counter() - started < _SECONDS):
         for form in generator.permutation(list(forms)).tolist():
-            model, image = forms[form]
             for _ in range(1 if done else 3):  # warm-up
-                seconds = _time(model, image, target)
+                seconds = _time(*forms[form], target)
             times[form].append(seconds)
         done += 1
     fastest = {form: 1000 * min(seconds) for form, seconds in times.items()}
@@ -143,10 +166,10 @@ def measure_latency(
     return measured, {"device": target.type, "threads": threads, "rounds": done, "unrest": round(unrest, 2)}
 
 
-def _time(model: Detector, image: Tensor, device: torch.device) -> float:
+def _time(model: Detector, image: Tensor, config: EvalConfig, device: torch.device) -> float:
     with torch.inference_mode():
         synchronize(device)
         started = time.perf_counter()
-        model(image)
+        _PREDICT[model.spec.task](model, image, config)
         synchronize(device)
         return time.perf_counter() - started

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,16 @@ from typing import Any, Literal
 import yaml
 
 from cloverleaf import atomic
-from cloverleaf.ablation.plan import Plan, Run
+from cloverleaf.ablation.items import IMAGES, PREPARED, Plan, Run
+from cloverleaf.ablation.plan import run_of
+from cloverleaf.ablation.prepare import preparations
 from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.training.checkpoint import find_checkpoint
-from cloverleaf.training.config import TrainConfig
-from cloverleaf.training.config_io import flatten, read_config, to_dict
+from cloverleaf.training.config_io import Config, flatten, nest, read, to_dict, update
 from cloverleaf.training.finish import read_result
 
 State = Literal["complete", "resumable", "new"]
+_FOLDERS = ("runs", "configs", "logs")
 _MAY_DIFFER = {"output", "seed", "data.workers", "data.cache", "runtime.threads", "runtime.device"}
 
 
@@ -33,9 +36,14 @@ class Folder:
 
     root: Path
 
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs."""
+        return self.root / "runs"
+
     def run_dir(self, name: str) -> Path:
         """An ordinary run folder."""
-        return self.root / "runs" / name
+        return self.runs / name
 
     def config_file(self, name: str) -> Path:
         """The configuration that a run is started with."""
@@ -85,11 +93,26 @@ class Folder:
         return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
     def seeds(self, variation: str) -> list[int]:
-        """Seeds of the variation that have a run folder or a failure."""
-        stems = [path.name for path in (self.root / "runs").glob("*-seed*")]
-        stems += [path.stem for path in (self.root / "logs").glob("*-seed*.failed")]
+        """Seeds of the variation (or of `PREPARED`/NAME) that have a run folder or a failure."""
+        above, _, own = variation.rpartition("/")
+        stems = [path.name for path in (self.runs / above).glob("*-seed*")]
+        stems += [path.stem for path in (self.root / "logs" / above).glob("*-seed*.failed")]
         parts = (stem.rpartition("-seed") for stem in stems)
-        return sorted({int(seed) for name, _, seed in parts if name == variation and seed.isdecimal()})
+        return sorted({int(seed) for name, _, seed in parts if name == own and seed.isdecimal()})
+
+    def missing(self, run: Run) -> list[str]:
+        """What the run needs and is not there yet, as files below the folder of all runs."""
+        return [file for file in run.needs.values() if not self._is_there(file)]
+
+    def _is_there(self, file: str) -> bool:
+        run_dir = (self.runs / file).parents[1]
+        return (self.runs / file).exists() and (
+            file.count("/") < 2 or self.state(run_dir.relative_to(self.runs).as_posix()) == "complete"
+        )
+
+    def with_needs(self, config: Config, needs: Mapping[str, str]) -> Config:
+        """``config`` with the places of what it needs."""
+        return update(config, nest({key: str((self.runs / file).resolve()) for key, file in needs.items()}))
 
 
 def check_folder(folder: Folder, plan: Plan) -> None:
@@ -108,9 +131,19 @@ def check_folder(folder: Folder, plan: Plan) -> None:
         )  # fmt: skip
     for variation in plan.variations:
         for seed in folder.seeds(variation.name):
-            run = Run(variation.name, seed, variation.config)
-            if folder.state(run.name) != "new":
-                _check_run(folder.run_dir(run.name), run)
+            _check_run(folder, run_of(variation, seed, plan.steps), f"variation {variation.name!r}")
+    first = plan.study.seeds[0]
+    for name, step in plan.steps.items():
+        for run in preparations(plan.steps, {name}, first, folder.seeds(f"{PREPARED}/{name}")):
+            if run.step == name:
+                _check_run(folder, run, f"step {name!r}")
+        if step.given is not None:
+            kept = folder.runs / step.file(None)
+            if kept.exists() and not filecmp.cmp(kept, step.given, shallow=False):
+                raise ConfigError(
+                    f"--prepared {name}={step.given} is another file", f"runs were made with {kept}",
+                    "give the same one, or choose another --output",
+                )  # fmt: skip
 
 
 def _name_in(study_file: Path) -> Any:
@@ -121,19 +154,26 @@ def _name_in(study_file: Path) -> Any:
     return values.get("name") if isinstance(values, dict) else None
 
 
-def _check_run(run_dir: Path, run: Run) -> None:
-    before, now = _deciding(read_config(run_dir / "config.yaml")), _deciding(run.config)
+def _check_run(folder: Folder, run: Run, title: str) -> None:
+    run_dir = folder.run_dir(run.name)
+    if folder.state(run.name) == "new":
+        return
+    before = _deciding(read(type(run.config), run_dir / "config.yaml"))
+    now = _deciding(folder.with_needs(run.config, run.needs))
+    for key, file in run.needs.items():
+        if Path(str(before.get(key))).as_posix().endswith(f"/{file}"):
+            before[key] = now[key]  # also when the folder of the study has been moved
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         shown = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:3])
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise ConfigError(
-            f"variation {run.variation!r} has changed since {run_dir} was made", f"{shown}{more}",
+            f"{title} has changed since {run_dir} was made", f"{shown}{more}",
             "give it another name, change it back, remove its runs, or choose another --output",
         )  # fmt: skip
 
 
-def _deciding(config: TrainConfig) -> dict[str, Any]:
+def _deciding(config: Any) -> dict[str, Any]:
     """What decides the result of a run."""
     return {key: value for key, value in flatten(to_dict(config)).items() if key not in _MAY_DIFFER and value != {}}
 
@@ -148,7 +188,7 @@ def claim(folder: Folder, study_text: str) -> Iterator[int]:
     import fcntl
 
     try:
-        for name in ("runs", "configs", "logs"):
+        for name in _FOLDERS:
             (folder.root / name).mkdir(parents=True, exist_ok=True)
         lock = (folder.root / ".lock").open("w")
     except OSError as error:
@@ -163,3 +203,22 @@ def claim(folder: Folder, study_text: str) -> Iterator[int]:
             ) from None  # fmt: skip
         atomic.write_text(folder.study_file, study_text)
         yield lock.fileno()
+
+
+def lay_out(folder: Folder, plan: Plan) -> None:
+    """Put in place what steps need: given files, and the training images without anything else."""
+    if not plan.steps:
+        return
+    for name in _FOLDERS:
+        (folder.root / name / PREPARED).mkdir(exist_ok=True)
+    for step in plan.steps.values():
+        if step.given is not None and not (kept := folder.runs / step.file(None)).exists():
+            shutil.copyfile(step.given, kept)
+    if any(IMAGES in run.needs.values() for run in plan.preparations):
+        images = folder.runs / IMAGES
+        images.mkdir(exist_ok=True)
+        for k, path in enumerate(plan.images):
+            link = images / f"{k:06d}-{path.name}"
+            if not link.exists():
+                link.unlink(missing_ok=True)
+                link.symlink_to(path.resolve())

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloverleaf.ablation.folder import Folder
-from cloverleaf.ablation.plan import Run
+from cloverleaf.ablation.items import Run
 from cloverleaf.errors import ConfigError
-from cloverleaf.training.config import TrainConfig
-from cloverleaf.training.config_io import write_config
+from cloverleaf.training.config_io import Config, write_config
 
 _GRACE = 10.0  # seconds that an interrupted run has to end by itself
 
@@ -68,7 +67,7 @@ class Process:
         self.started = time.monotonic()
         self.resumed = folder.state(run.name) == "resumable"
         folder.failure(run.name).unlink(missing_ok=True)
-        command = train_command(folder, run, share, resume=self.resumed)
+        command = run_command(folder, run, share, resume=self.resumed)
         log = folder.log(run.name)
         self._before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out, _pinned(share):
@@ -109,11 +108,11 @@ class Process:
         return time.monotonic() - self.started
 
 
-def train_command(folder: Folder, run: Run, share: Share, *, resume: bool) -> list[str]:
-    """`cloverleaf train` from a configuration file, which this writes, or resumed."""
-    base = [sys.executable, "-m", "cloverleaf", "train"]
+def run_command(folder: Folder, run: Run, share: Share, *, resume: bool) -> list[str]:
+    """`cloverleaf train` or `pretrain` from a configuration file, which this writes, or resumed."""
+    base = [sys.executable, "-m", "cloverleaf", run.verb]
     output = ["--output", str(folder.run_dir(run.name))]
-    config = with_share(run.config, share)
+    config = with_share(folder.with_needs(run.config, run.needs), share)
     if resume:
         runtime = config.runtime
         values = {"threads": runtime.threads, "device": runtime.device}
@@ -125,12 +124,12 @@ def train_command(folder: Folder, run: Run, share: Share, *, resume: bool) -> li
     return [*base, "--config", str(file), *output]
 
 
-def with_share(config: TrainConfig, share: Share) -> TrainConfig:
+def with_share(config: Config, share: Share) -> Config:
     """``config`` with threads, loader processes and GPU of its share, unless the study sets its own."""
     count = len(share.cpus)
-    runtime, data = config.runtime, config.data
+    runtime, data = config.runtime, config.data  # type: ignore[attr-defined]
     device = share.device if share.device and runtime.device in ("auto", "cuda") else runtime.device
-    return replace(
+    return replace(  # type: ignore[type-var]
         config,
         runtime=replace(runtime, threads=runtime.threads or count, device=device),
         data=replace(data, workers=count if data.workers < 0 else data.workers),

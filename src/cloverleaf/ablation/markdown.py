@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cloverleaf.ablation.cost import Cost
-from cloverleaf.ablation.results import METRICS, Results, RunResult
+from cloverleaf.ablation.metrics import TABLES
+from cloverleaf.ablation.results import PreparedResult, Results, RunResult
 from cloverleaf.ablation.rows import Row
 from cloverleaf.ablation.statistics import smallest_visible, unequal
 from cloverleaf.ablation.texts import clock, count_text, mean_text, number, p_text
@@ -20,9 +21,18 @@ def to_markdown(results: Results, rows: Sequence[Row]) -> str:
     if results.question:
         parts.append(" ".join(results.question.split()))
     parts += [_setting(results), _means(results, rows)]
+    if any(run.curve for run in results.runs):
+        parts.append(_curves(results))
     if len(rows) > 1:
         parts += [f"## Against {_escaped(results.baseline)}", _differences(results, rows)]
-    parts += ["## Every run", _runs(rows), "## How to read it", "\n".join(f"- {note}" for note in notes(results, rows))]
+    if results.prepared:
+        parts += ["## Prepared first", _prepared(results.prepared)]
+    parts += [
+        "## Every run",
+        _runs(results, rows),
+        "## How to read it",
+        "\n".join(f"- {note}" for note in notes(results, rows)),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -35,7 +45,8 @@ def _setting(results: Results) -> str:
 
 
 def _means(results: Results, rows: Sequence[Row]) -> str:
-    headings = ["variation", "runs", *METRICS.values(), "parameters (trained)", "GFLOPs", "latency, ms", "training"]
+    metrics = TABLES[results.task].columns
+    headings = ["variation", "runs", *metrics.values(), "parameters (trained)", "GFLOPs", "latency, ms", "training"]
     lines = []
     for row in rows:
         mark = " (baseline)" if row.name == results.baseline else ""
@@ -45,7 +56,7 @@ def _means(results: Results, rows: Sequence[Row]) -> str:
             [
                 _escaped(row.name) + mark,
                 f"{complete}" + (f", {failed} failed" if failed else ""),
-                *(mean_text(row.spreads[metric]) for metric in METRICS),
+                *(mean_text(row.spreads[metric]) for metric in metrics),
                 *_cost_cells(row.cost),
                 clock(row.training_seconds),
             ]
@@ -65,15 +76,15 @@ def _cost_cells(cost: Cost | None) -> list[str]:
 
 
 def _differences(results: Results, rows: Sequence[Row]) -> str:
-    headings = ["variation"]
-    for label in METRICS.values():
+    headings, metrics = ["variation"], TABLES[results.task].columns
+    for label in metrics.values():
         headings += [label, "outside the spread"]
     lines = []
     for row in rows:
         if row.name == results.baseline:
             continue
         cells = [_escaped(row.name)]
-        for metric in METRICS:
+        for metric in metrics:
             found = row.differences.get(metric)
             text = "-" if found is None else f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
             verdict = "no claim" if found is None else f"{'yes' if found.outside else 'no'} (p {p_text(found.p)})"
@@ -82,38 +93,59 @@ def _differences(results: Results, rows: Sequence[Row]) -> str:
     return _grid(headings, lines)
 
 
-def _runs(rows: Sequence[Row]) -> str:
-    """AP / AP50 / AP-small of each seed."""
+def _curves(results: Results) -> str:
+    table = TABLES[results.task]
+    label = table.columns[table.judged]
+    return (
+        f"![{label} after each epoch, mean and spread of the runs](curves.png)\n\n"
+        f"{label} on {results.val_split} after each judged epoch: mean ± standard deviation over the runs "
+        "([numbers](curves.csv))."
+    )
+
+
+def _prepared(prepared: Sequence[PreparedResult]) -> str:
+    """What was there before the runs, and what it cost."""
+    lines = []
+    for made in prepared:
+        name = _escaped(made.name) + ("" if made.seed is None else f", seed {made.seed}")
+        cost = "-" if made.seconds is None else clock(made.seconds)
+        users = ", ".join(map(_escaped, made.used_by)) + (" (all seeds)" if made.seed is None else "")
+        came = made.reached if made.state == "complete" else made.state
+        lines.append([name, _escaped(made.about), users, came or "-", cost])
+    return _grid(["step", "what", "for", "came to", "training"], lines)
+
+
+def _runs(results: Results, rows: Sequence[Row]) -> str:
+    """The metrics of each seed."""
+    metrics = TABLES[results.task].columns
     seeds = sorted({run.seed for row in rows for run in row.runs})
     lines = []
     for row in rows:
         by_seed = {run.seed: run for run in row.runs}
-        lines.append([_escaped(row.name), *(_run_text(by_seed.get(seed)) for seed in seeds)])
-    return _grid([f"variation: {' / '.join(METRICS.values())}", *(f"seed {seed}" for seed in seeds)], lines)
+        lines.append([_escaped(row.name), *(_run_text(by_seed.get(seed), metrics) for seed in seeds)])
+    return _grid([f"variation: {' / '.join(metrics.values())}", *(f"seed {seed}" for seed in seeds)], lines)
 
 
-def _run_text(run: RunResult | None) -> str:
+def _run_text(run: RunResult | None, metrics: Iterable[str]) -> str:
     if run is None or run.state == "missing":
         return ""
     if run.state == "failed":
         return "failed"
-    return " / ".join(number(run.metrics.get(metric)) for metric in METRICS)
+    return " / ".join(number(run.metrics.get(metric)) for metric in metrics)
 
 
 def notes(results: Results, rows: Sequence[Row]) -> list[str]:
     """What the numbers are, and what they do not say."""
     found = ["Mean ± sample standard deviation over the runs (n - 1 in the denominator)."]
     cost = next((row.cost for row in rows if row.cost is not None), None)
+    table = TABLES[results.task]
     if cost is not None:
-        found.append(
-            "Parameters and GFLOPs (2 x multiply-accumulates) of the fused form; in brackets the parameters that are "
-            "trained."
-        )
+        found.append(f"Parameters and {table.flops}; in brackets the parameters that are trained.")
     if cost is not None and results.latency:
         threads, rounds = results.latency.get("threads"), results.latency.get("rounds")
         where = results.latency.get("device", "") + (f", {threads} threads" if threads else "")
         found.append(
-            f"Latency: forward pass of the fused model, eager, float32, one image ({where}), and its ratio to the "
+            f"Latency: {table.latency}, float32, one image ({where}), and its ratio to the "
             f"baseline; the fastest of {rounds} rounds that time all variations in changing order. What is the same "
             "once fused is measured once."
         )
@@ -123,6 +155,13 @@ def notes(results: Results, rows: Sequence[Row]) -> list[str]:
                 "not rely on it. To measure it again, remove results.json and give the same command."
             )
     found.append("Training: mean time in epochs, judging included; comparable if the runs ran under the same load.")
+    if results.prepared:
+        found.append(
+            "Training times leave out what was prepared first. Where all seeds share a step, the spread of the runs "
+            "does not hold what another making of it would change."
+            if any(made.seed is None for made in results.prepared)
+            else "Training times leave out what was prepared first."
+        )
     found += _claims(results, rows)
     if results.split == results.val_split:
         found.append(
@@ -133,6 +172,10 @@ def notes(results: Results, rows: Sequence[Row]) -> list[str]:
         for run in row.runs:
             if run.state == "failed":
                 found.append(f"{_escaped(row.name)}, seed {run.seed}, failed: {_escaped(run.reason)}.")
+    for made in results.prepared:
+        if made.state == "failed":
+            seed = "" if made.seed is None else f", seed {made.seed}"
+            found.append(f"Step {_escaped(made.name)}{seed} failed: {_escaped(made.reason)}.")
     missing = sum(run.state == "missing" for row in rows for run in row.runs)
     if missing:
         found.append(f"{missing} run(s) are still to come.")
@@ -141,14 +184,15 @@ def notes(results: Results, rows: Sequence[Row]) -> list[str]:
 
 def _claims(results: Results, rows: Sequence[Row]) -> list[str]:
     """How differences are judged."""
-    values = {row.name: row.values("AP") for row in rows}
+    table = TABLES[results.task]
+    values = {row.name: row.values(table.judged) for row in rows}
     if len(rows) < 2:
         return []
     if math.isnan(smallest_visible(values, results.baseline)):
         return ["No claim is made about differences: that needs two runs at least, of the baseline and of a variation."]
     visible = ", ".join(
         f"{label} {limit:.3f}"
-        for metric, label in METRICS.items()
+        for metric, label in table.columns.items()
         if (limit := smallest_visible({row.name: row.values(metric) for row in rows}, results.baseline)) == limit
     )
     found = [
@@ -157,13 +201,13 @@ def _claims(results: Results, rows: Sequence[Row]) -> list[str]:
         "95 % confidence all of them are right at once. Outside the spread: 0 is not in the interval.",
         f"Smaller differences than these could not have been told from chance: {visible}.",
     ]
-    if len({tuple(row.values("AP")) for row in rows}) > 1:
+    if len({tuple(own) for own in values.values()}) > 1:
         found.append("Not all variations have the same seeds: a difference is not that of the means above.")
     wild = unequal(values, results.baseline)
     if wild:
         found.append(
-            f"{', '.join(map(_escaped, wild))}: the AP of its runs spreads more widely than that of the others, which "
-            "the intervals take to be alike; do not rely on its difference."
+            f"{', '.join(map(_escaped, wild))}: the {table.columns[table.judged]} of its runs spreads more widely than "
+            "that of the others, which the intervals take to be alike; do not rely on its difference."
         )
     return found
 

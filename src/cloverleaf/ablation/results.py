@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
 from collections.abc import Mapping
@@ -15,13 +16,16 @@ from pydantic.dataclasses import dataclass
 from cloverleaf import __version__, atomic
 from cloverleaf.ablation.cost import Cost
 from cloverleaf.ablation.folder import Folder
-from cloverleaf.ablation.plan import Plan, run_name
+from cloverleaf.ablation.items import Plan, Run, run_name
+from cloverleaf.ablation.metrics import TABLES
+from cloverleaf.ablation.prepare import preparations
 from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.errors import ConfigError
+from cloverleaf.models.spec import Task
 from cloverleaf.training.finish import read_result
+from cloverleaf.training.tasks import RUN_TASKS
 
-METRICS = {"AP": "AP", "AP50": "AP50", "APs": "AP-small"}
-_KEPT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+State = Literal["complete", "failed", "missing"]
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -38,11 +42,12 @@ class RunResult:
         training_seconds: time in epochs, their judging included.
         cpus: that the run could use.
         precision: of the training.
+        curve: the metric that the picture shows after each judged epoch, on the split that chose the best one.
     """
 
     variation: str
     seed: int
-    state: Literal["complete", "failed", "missing"]
+    state: State
     reason: str = ""
     metrics: dict[str, float | None] = Field(default_factory=dict)
     best_epoch: int | None = None
@@ -50,6 +55,30 @@ class RunResult:
     training_seconds: float | None = None
     cpus: int | None = None
     precision: str = ""
+    curve: dict[int, float] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PreparedResult:
+    """One making of what variations need.
+
+    Attributes:
+        name, seed: which one; no seed for what all seeds share.
+        about: what it is.
+        used_by: variations.
+        state, reason: as of a run; a given file is complete.
+        seconds: time in epochs; None for a file.
+        reached: what came of it, as text.
+    """
+
+    name: str
+    seed: int | None = None
+    about: str
+    used_by: tuple[str, ...]
+    state: State
+    reason: str = ""
+    seconds: float | None = None
+    reached: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -60,6 +89,7 @@ class Results:
         version: of this form.
         name, title, question, baseline, split: as in the study.
         val_split: the split that chose the best epochs.
+        task: of all variations.
         model, recipe, epochs: of the baseline.
         variations: what each changes, in the order of the table.
         shared: what all of them set.
@@ -67,6 +97,7 @@ class Results:
         costs: by variation.
         latency: how it was measured.
         runs: all, failed and missing ones too.
+        prepared: what had to be there first, likewise.
         environment: versions and machine.
     """
 
@@ -77,6 +108,7 @@ class Results:
     baseline: str
     split: str
     val_split: str
+    task: Task = "detect"
     model: str
     recipe: str
     epochs: int
@@ -86,6 +118,7 @@ class Results:
     costs: dict[str, Cost]
     latency: dict[str, Any]
     runs: tuple[RunResult, ...]
+    prepared: tuple[PreparedResult, ...] = ()
     environment: dict[str, Any]
 
 
@@ -98,12 +131,13 @@ def collect(folder: Folder, plan: Plan, costs: Mapping[str, Cost], latency: Mapp
     runs = []
     for variation in plan.variations:
         for seed in sorted({*plan.seeds, *folder.seeds(variation.name)}):
-            runs.append(read_run(folder, variation.name, seed, study.split, plan.val_split))
+            runs.append(read_run(folder, variation.name, seed, study.split, plan.val_split, plan.task))
     return Results(
         name=study.name, title=study.title or study.name, question=study.question, baseline=study.baseline,
-        split=study.split, val_split=plan.val_split, model=base.model.name, recipe=base.recipe,
+        split=study.split, val_split=plan.val_split, task=plan.task, model=base.model.name, recipe=base.recipe,
         epochs=base.epochs, variations={v.name: v.changes for v in plan.variations}, shared=plan.shared,
         dataset=plan.dataset, costs=dict(costs), latency=dict(latency), runs=tuple(runs),
+        prepared=_prepared(folder, plan, {*plan.seeds, *(run.seed for run in runs)}),
         environment={
             "cloverleaf": __version__, "torch": torch.__version__, "machine": platform.machine(),
             "cpus": usable_cpus(),
@@ -116,7 +150,42 @@ def judged_file(folder: Folder, name: str, split: str) -> Path:
     return folder.run_dir(name) / f"judged-{split}.json"
 
 
-def read_run(folder: Folder, variation: str, seed: int, split: str, val_split: str) -> RunResult:
+def _prepared(folder: Folder, plan: Plan, seeds: set[int]) -> tuple[PreparedResult, ...]:
+    """The steps, with every seed where each has its own."""
+    found = []
+    for name, step in plan.steps.items():
+        users = tuple(v.name for v in plan.variations if name in v.needs.values())
+        users += tuple(f"step {other.name}" for other in plan.steps.values() if name in other.needs.values())
+        if step.given is not None:
+            found.append(PreparedResult(name=name, about=step.about, used_by=users, state="complete"))
+        for run in preparations(plan.steps, {name}, plan.study.seeds[0], sorted(seeds)):
+            if run.step != name:
+                continue
+            result, reason = read_result(folder.run_dir(run.name)), folder.reason(run.name) or ""
+            state: State = "failed" if reason else "missing" if result is None else "complete"
+            found.append(
+                PreparedResult(
+                    name=name, seed=run.seed, about=step.about, used_by=users, state=state, reason=reason,
+                    seconds=None if result is None else result.metrics["run"]["training_seconds"],
+                    reached=reached(folder, run) or "",
+                )
+            )  # fmt: skip
+    return tuple(found)
+
+
+def reached(folder: Folder, run: Run) -> str | None:
+    """What a preparation came to, as text; None while it is not complete."""
+    result = read_result(folder.run_dir(run.name))
+    if result is None:
+        return None
+    if run.verb == "pretrain":
+        return f"loss {result.metrics['first_loss']:.3f} to {result.metrics['loss']:.3f}"
+    table = TABLES[result.metrics.get("task", "detect")]
+    value = result.metrics.get(table.judged)
+    return f"{table.columns[table.judged]} {'-' if value is None else format(value, '.3f')}"
+
+
+def read_run(folder: Folder, variation: str, seed: int, split: str, val_split: str, task: Task) -> RunResult:
     """What a run has left."""
     name = run_name(variation, seed)
     if reason := folder.reason(name):
@@ -129,11 +198,22 @@ def read_run(folder: Folder, variation: str, seed: int, split: str, val_split: s
     if result is None or judged is None:
         return RunResult(variation=variation, seed=seed, state="missing")
     about = result.metrics["run"]
+    metrics = {key: judged.get(key) for key in RUN_TASKS[task].columns}
     return RunResult(
-        variation=variation, seed=seed, state="complete", metrics={key: judged.get(key) for key in _KEPT},
+        variation=variation, seed=seed, state="complete", metrics=metrics,
         best_epoch=result.metrics["best_epoch"], epochs=result.metrics["epochs"],
         training_seconds=about["training_seconds"], cpus=about["cpus"], precision=about["precision"],
+        curve=_curve(folder.run_dir(name) / "results.csv", TABLES[task].judged),
     )  # fmt: skip
+
+
+def _curve(path: Path, metric: str) -> dict[int, float]:
+    """The metric of every epoch in which it was judged and is defined."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {int(row["epoch"]): float(row[metric]) for row in rows if row.get(metric)}
 
 
 def write_results(results: Results, path: Path) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloverleaf.ablation.cost import Cost
-from cloverleaf.ablation.results import METRICS, Results, RunResult
+from cloverleaf.ablation.metrics import TABLES
+from cloverleaf.ablation.results import Results, RunResult
 from cloverleaf.ablation.statistics import Difference, Spread, compare, spread
 
 
@@ -46,16 +47,17 @@ def values_of(runs: Sequence[RunResult], metric: str) -> dict[int, float]:
 
 def make_rows(results: Results) -> list[Row]:
     """The rows, in the order of the study with the baseline first."""
+    metrics = TABLES[results.task].columns
     runs = {name: tuple(run for run in results.runs if run.variation == name) for name in results.variations}
     differences = {
         metric: compare({name: values_of(own, metric) for name, own in runs.items()}, results.baseline)
-        for metric in METRICS
+        for metric in metrics
     }
     return [
         Row(
             name,
             own,
-            {metric: spread(list(values_of(own, metric).values())) for metric in METRICS},
+            {metric: spread(list(values_of(own, metric).values())) for metric in metrics},
             {metric: found[name] for metric, found in differences.items() if name in found},
             results.costs.get(name),
         )

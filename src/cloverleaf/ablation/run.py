@@ -13,9 +13,10 @@ import torch
 from rich.console import Console
 
 from cloverleaf.ablation.cost import Cost, count, measure_latency
-from cloverleaf.ablation.folder import Folder, check_folder, claim
+from cloverleaf.ablation.folder import Folder, check_folder, claim, lay_out
+from cloverleaf.ablation.items import Plan, Run
 from cloverleaf.ablation.launch import Share, share_out, usable
-from cloverleaf.ablation.plan import Plan, make_plan
+from cloverleaf.ablation.plan import make_plan
 from cloverleaf.ablation.results import Results, collect, read_results, write_results
 from cloverleaf.ablation.study import Study, read_study
 from cloverleaf.ablation.table import write_table
@@ -32,6 +33,7 @@ def ablate(
     seeds: Sequence[int] | None = None,
     only: Sequence[str] | None = None,
     changes: Mapping[str, Any] | None = None,
+    prepared: Mapping[str, Path] | None = None,
     dry_run: bool = False,
     table_only: bool = False,
     command: str = "",
@@ -47,6 +49,7 @@ def ablate(
         seeds: instead of the study's; runs of other seeds that are there stay in the table.
         only: names of the variations to run.
         changes: nested values laid over the study's `set`.
+        prepared: weights files in place of steps of the study, by name.
         dry_run: check everything and print what would be done.
         table_only: make the table again from results.json.
         command: said after Ctrl-C as how to go on.
@@ -68,7 +71,7 @@ def ablate(
         _write(results, folder, picture=True)
         say.print(f"table   {folder.root / 'table.md'}", highlight=False, markup=False)
         return results
-    plan = make_plan(study, lines, data=data, changes=changes, seeds=seeds, only=only)
+    plan = make_plan(study, lines, data=data, changes=changes, seeds=seeds, only=only, prepared=prepared)
     check_folder(folder, plan)
     gpus = torch.cuda.device_count() if plan.variations[0].config.runtime.device in ("auto", "cuda") else 0
     shares = share_out(parallel, usable(), gpus)
@@ -77,6 +80,7 @@ def ablate(
     if dry_run:
         return None
     with claim(folder, path.read_text(encoding="utf-8")) as lock:
+        lay_out(folder, plan)
         costs, latency = _measure(plan, costs, folder, say)
 
         def write(*, picture: bool = False) -> Results:
@@ -152,14 +156,16 @@ def _announce(plan: Plan, folder: Folder, costs: Mapping[str, Cost], shares: lis
         f"folder {folder.root}; {len(shares)} at a time with {len(shares[0].cpus)} CPU(s) each",
         highlight=False, markup=False,
     )  # fmt: skip
+    for name, step in plan.steps.items():
+        made = [run for run in plan.preparations if run.step == name]
+        todo = "given" if step.given else _states(folder, made) or "not asked for"
+        say.print(f"  prepare {name}: {todo}; {step.about}", highlight=False, markup=False)
     seen: dict[str, str] = {}
     for variation in plan.variations:
         cost = costs[variation.name]
         runs = [run for run in plan.runs if run.variation == variation.name]
-        states = [folder.state(run.name) for run in runs]
-        words = {"complete": "complete", "resumable": "to resume", "new": "to run"}
-        counts = ", ".join(f"{number} {words[state]}" for state, number in Counter(states).items())
-        twin = seen.setdefault(repr(replace(variation.config, seed=0)), variation.name)
+        counts = _states(folder, runs)
+        twin = seen.setdefault(repr((replace(variation.config, seed=0), variation.needs)), variation.name)
         same = f"  (the same as {twin})" if twin != variation.name else ""
         mark = " (baseline)" if variation.name == plan.study.baseline else ""
         say.print(
@@ -167,6 +173,12 @@ def _announce(plan: Plan, folder: Folder, costs: Mapping[str, Cost], shares: lis
             f"{cost.flops / 1e9:.3f} GFLOPs fused{same}",
             highlight=False, markup=False,
         )  # fmt: skip
+
+
+def _states(folder: Folder, runs: Sequence[Run]) -> str:
+    words = {"complete": "complete", "resumable": "to resume", "new": "to run"}
+    states = Counter(folder.state(run.name) for run in runs)
+    return ", ".join(f"{number} {words[state]}" for state, number in states.items())
 
 
 def _write(results: Results, folder: Folder, *, picture: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -16,6 +16,27 @@ from cloverleaf.errors import ConfigError, suggest
 Seed = Annotated[int, Field(ge=0, strict=True)]
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]*[A-Za-z0-9+])?")
 _EXAMPLE = "see docs/ablate.md for a whole one"
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Preparation:
+    """What variations need before they can run, as the file describes it.
+
+    Attributes:
+        run: `train` a model like those of the study, `pretrain` a backbone on the training images, or `file`: it is
+            given on the command line.
+        per_seed: made once with every seed, instead of once for all.
+        recipe: of `train` or `pretrain`; the study's, or one for so many images, when None.
+        epochs: short for `epochs` in `set`.
+        set: values for this step, over those that variations share (`train`) or over those that follow from the
+            baseline: backbone, image size, images (`pretrain`).
+    """
+
+    run: Literal["train", "pretrain", "file"]
+    per_seed: Annotated[bool, Field(strict=True)] = False
+    recipe: str | None = None
+    epochs: Annotated[int, Field(ge=1, strict=True)] | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -34,6 +55,7 @@ class Study:
         seeds: every variation is trained once with each.
         baseline: the variation that the others are compared with.
         set: values that all variations share, by dotted key or nested.
+        prepare: steps by name; variations refer to their weights by `{prepared: NAME}`.
         variations: what each variation changes, likewise; `recipe` changes the recipe.
     """
 
@@ -48,6 +70,7 @@ class Study:
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     baseline: str
     set: dict[str, Any] = Field(default_factory=dict)
+    prepare: dict[str, Preparation] = Field(default_factory=dict)
     variations: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
@@ -170,7 +193,8 @@ def _check(study: Study, lines: Lines) -> Study:
             f"{lines.of('baseline')}: no variation {study.baseline!r}",
             "the baseline is one of the variations", suggest(study.baseline, study.variations),
         )  # fmt: skip
-    names = [("name", study.name), *(("variations", name) for name in study.variations)]
+    names = [("name", study.name)]
+    names += [(key, name) for key in ("variations", "prepare") for name in getattr(study, key)]
     for key, name in names:
         if not _NAME.fullmatch(name):
             where = lines.of(key) if key == "name" else lines.of(key, name)
@@ -178,8 +202,19 @@ def _check(study: Study, lines: Lines) -> Study:
                 f"{where}: the name {name!r} is not possible", "it names folders",
                 "use letters, digits and . _ + - and begin with a letter or digit",
             )  # fmt: skip
+    _check_preparations(study, lines)
     if len(set(study.seeds)) != len(study.seeds):
         raise ConfigError(
             f"{lines.of('seeds')}: a seed is there twice", f"seeds are {list(study.seeds)}", "leave one out"
         )
     return study
+
+
+def _check_preparations(study: Study, lines: Lines) -> None:
+    for name, step in study.prepare.items():
+        given = [key for key in ("per_seed", "recipe", "epochs", "set") if getattr(step, key)]
+        if step.run == "file" and given:
+            raise ConfigError(
+                f"{lines.of('prepare', name, given[0])}: {given[0]} of {name} has no effect",
+                "it is a file that is given with --prepared", "leave it out, or choose another run",
+            )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The table of a study in Markdown, CSV and as a picture."""
+"""The table of a study in Markdown, CSV and as a picture, and the course of its runs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,58 @@ from pathlib import Path
 
 from cloverleaf import atomic
 from cloverleaf.ablation.markdown import to_markdown
-from cloverleaf.ablation.results import METRICS, Results
+from cloverleaf.ablation.metrics import TABLES
+from cloverleaf.ablation.results import Results
 from cloverleaf.ablation.rows import Row, make_rows
+from cloverleaf.ablation.statistics import spread
 from cloverleaf.ablation.texts import clock, count_text, mean_text
 from cloverleaf.reports.comparison import Bar, plot_comparison
+from cloverleaf.reports.convergence import Course, plot_convergence
 
 
 def write_table(results: Results, folder: Path, *, picture: bool = True) -> None:
-    """Write table.md, table.csv and by option table.png."""
+    """Write table.md, table.csv and curves.csv, and by option table.png and curves.png."""
     rows = make_rows(results)
+    courses = [course_of(row) for row in rows]
     atomic.write_text(folder / "table.md", to_markdown(results, rows))
-    atomic.write_text(folder / "table.csv", to_csv(rows))
+    atomic.write_text(folder / "table.csv", to_csv(results, rows))
+    atomic.write_text(folder / "curves.csv", curves_to_csv(results, rows, courses))
     if picture:
         draw(results, rows, folder / "table.png")
+        table = TABLES[results.task]
+        plot_convergence(
+            courses, folder / "curves.png", title=results.title,
+            metric=f"{table.columns[table.judged]} on {results.val_split}",
+        )  # fmt: skip
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def course_of(row: Row) -> Course:
+    """Mean and spread over the complete runs, epoch by epoch."""
+    curves = [run.curve for run in row.runs if run.state == "complete"]
+    epochs = sorted({epoch for curve in curves for epoch in curve})
+    found = [spread([curve[epoch] for curve in curves if epoch in curve]) for epoch in epochs]
+    return Course(row.name, epochs, [own.mean for own in found], [own.sd for own in found])
+
+
+def curves_to_csv(results: Results, rows: Sequence[Row], courses: Sequence[Course]) -> str:
+    """One line per variation and judged epoch; what is not known is empty."""
+    table = TABLES[results.task]
+    label = table.columns[table.judged]
+    seeds = sorted({run.seed for run in results.runs})
+    names = ["variation", "epoch", "n", f"{label} mean", f"{label} sd", *(f"{label} seed {seed}" for seed in seeds)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row, course in zip(rows, courses, strict=True):
+        curves = {run.seed: run.curve for run in row.runs if run.state == "complete"}
+        for epoch, mean, sd in zip(course.epochs, course.means, course.sds, strict=True):
+            values = [curves.get(seed, {}).get(epoch) for seed in seeds]
+            n = sum(value is not None for value in values)
+            writer.writerow([_plain(cell) for cell in (row.name, epoch, n, mean, sd, *values)])
+    return text.getvalue()
+
+
+def to_csv(results: Results, rows: Sequence[Row]) -> str:
     """One line per variation, every number with full precision; what is not known is empty."""
     seeds = sorted({run.seed for row in rows for run in row.runs})
     lines = []
@@ -33,7 +69,7 @@ def to_csv(rows: Sequence[Row]) -> str:
         line: dict[str, object] = {"variation": row.name}
         line["runs"] = sum(run.state == "complete" for run in row.runs)
         line["failed"] = sum(run.state == "failed" for run in row.runs)
-        for metric, label in METRICS.items():
+        for metric, label in TABLES[results.task].columns.items():
             own, difference = row.spreads[metric], row.differences.get(metric)
             line |= {f"{label} n": own.n, f"{label} mean": own.mean, f"{label} sd": own.sd}
             for seed in seeds:
@@ -43,6 +79,8 @@ def to_csv(rows: Sequence[Row]) -> str:
         for name in ("parameters", "training_parameters", "flops", "image_size", "latency_ms", "relative"):
             line[name] = getattr(row.cost, name, None)
         line["training_seconds"] = row.training_seconds
+        if results.prepared:
+            line["needs"] = " ".join(sorted({made.name for made in results.prepared if row.name in made.used_by}))
         lines.append({key: _plain(value) for key, value in line.items()})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
@@ -59,18 +97,21 @@ def _plain(value: object) -> object:
 
 def draw(results: Results, rows: Sequence[Row], path: Path) -> None:
     """The picture of the table."""
-    bars = []
+    table, bars = TABLES[results.task], []
+    judged, *others = table.columns
     for row in rows:
-        found = row.differences.get("AP")
+        found = row.differences.get(judged)
         latency = "-" if row.cost is None or row.cost.latency_ms is None else f"{row.cost.latency_ms:.2f}"
         cells = [
-            mean_text(row.spreads["AP50"]), mean_text(row.spreads["APs"]),
+            *(mean_text(row.spreads[metric]) for metric in others),
             "-" if row.cost is None else count_text(row.cost.parameters),
             "-" if row.cost is None else f"{row.cost.flops / 1e9:.3g}",
             latency, clock(row.training_seconds),
         ]  # fmt: skip
-        own = row.spreads["AP"]
+        own = row.spreads[judged]
         difference = None if found is None else (found.mean, found.low, found.high)
-        bars.append(Bar(row.name, row.values("AP"), own.mean, own.sd, difference, cells))
-    headings = ("AP50", "AP-small", "parameters", "GFLOPs", "latency, ms", "training")
-    plot_comparison(bars, path, title=results.title, metric="AP", baseline=results.baseline, headings=headings)
+        bars.append(Bar(row.name, row.values(judged), own.mean, own.sd, difference, cells))
+    headings = (*(table.columns[metric] for metric in others), "parameters", "GFLOPs", "latency, ms", "training")
+    plot_comparison(
+        bars, path, title=results.title, metric=table.columns[judged], baseline=results.baseline, headings=headings
+    )

@@ -25,6 +25,10 @@ def ablate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any value, for all variations; repeat for several."),
     ] = None,
+    prepared: Annotated[
+        list[str] | None,
+        typer.Option("--prepared", metavar="NAME=FILE", help="Weights in place of a step of the study."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done.")] = False,
     table_only: Annotated[bool, typer.Option("--table-only", help="Make the table again from results.json.")] = False,
 ) -> None:
@@ -32,7 +36,8 @@ def ablate(
 
     Everything is checked before the first run starts; the same command goes on where it was stopped.
 
-    Leaves table.md, table.csv, table.png, results.json and run folders; exit code 1 if a run failed.
+    Leaves table.md, table.csv and table.png, curves.png and curves.csv, results.json and run folders; exit code 1 if a
+    run failed.
 
     Examples:
 
@@ -51,7 +56,7 @@ def ablate(
 
     results = run(
         file, data=data, output=output, parallel=parallel, seeds=numbers, only=names,
-        changes=parse_assignments(set_ or []), dry_run=dry_run, table_only=table_only,
+        changes=parse_assignments(set_ or []), prepared=_files(prepared or []), dry_run=dry_run, table_only=table_only,
         command=shlex.join(["cloverleaf", *sys.argv[1:]]),
     )  # fmt: skip
     if results is not None and any(result.state == "failed" for result in results.runs):
@@ -63,3 +68,16 @@ def _seeds(text: str) -> list[int]:
     if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
         raise ConfigError(f"--seeds {text!r} is not a list of seeds", "", "write e.g. --seeds 0,1,2")
     return [int(part) for part in parts]
+
+
+def _files(texts: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file) or name in found:
+            raise ConfigError(
+                f"--prepared {text!r} is not possible", "it is NAME=FILE, once for each step",
+                "write e.g. --prepared teacher=best.safetensors",
+            )  # fmt: skip
+        found[name] = Path(file)
+    return found
