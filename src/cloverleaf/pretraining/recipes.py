@@ -25,7 +25,7 @@ def small() -> PretrainConfig:
         recipe="small",
         epochs=200,
         data=ImagesConfig(batch_size=32),
-        optimizer=LambConfig(lr=0.04, warmup_epochs=5.0, weight_decay_end=0.04),
+        optimizer=LambConfig(lr=0.3, warmup_epochs=5.0, weight_decay_end=0.04),
     )
 
 
