@@ -110,9 +110,9 @@ def _prepared(prepared: Sequence[PreparedResult]) -> str:
         name = _escaped(made.name) + ("" if made.seed is None else f", seed {made.seed}")
         cost = "-" if made.seconds is None else clock(made.seconds)
         users = ", ".join(map(_escaped, made.used_by)) + (" (all seeds)" if made.seed is None else "")
-        came = made.reached if made.state == "complete" else made.state
+        came = {"complete": made.reached, "failed": "failed", "missing": "still to come"}[made.state]
         lines.append([name, _escaped(made.about), users, came or "-", cost])
-    return _grid(["step", "what", "for", "came to", "training"], lines)
+    return _grid(["step", "what", "for", "came to", "training"], lines, texts=4)
 
 
 def _runs(results: Results, rows: Sequence[Row]) -> str:
@@ -212,8 +212,9 @@ def _claims(results: Results, rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in headings[1:])]
+def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    """A table of which the first columns are ``texts`` and the others numbers."""
+    rule = ["---" if column < texts else "---:" for column in range(len(headings))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *lines))
 
 
