@@ -125,7 +125,7 @@ OTHERS: list[tuple[str, str, Callable[[], Detector], WeightsMetadata]] = [
     ("fused", r"b.safetensors is fused", lambda: detector().fused(), FACTS),
     ("nan", r"b.safetensors: head.levels.0.project.bias cannot be averaged: .* not finite",
      lambda: spoil(detector()), FACTS),
-    ("task", r"another task", detector, dataclasses.replace(FACTS, task="instance")),
+    ("normalisation", r"another normalisation", detector, dataclasses.replace(FACTS, normalisation="none")),
 ]  # fmt: skip
 
 

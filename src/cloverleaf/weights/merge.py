@@ -106,10 +106,11 @@ def _shares(weights: Sequence[float] | None, paths: Sequence[Path]) -> list[floa
 
 def _check_same(first: _Parent, other: _Parent) -> None:
     what = f"{other.path} cannot be merged with {first.path}"
-    for name in ("task", "normalisation"):
-        one, two = getattr(first.facts, name), getattr(other.facts, name)
-        if one != two:
-            raise CheckpointError(f"{what}: another {name}", f"{two!r} instead of {one!r}", "merge models of one kind")
+    one, two = first.facts.normalisation, other.facts.normalisation
+    if one != two:
+        raise CheckpointError(
+            f"{what}: another normalisation", f"{two!r} instead of {one!r}", "merge models of one kind"
+        )
     names, others = first.facts.class_names, other.facts.class_names
     if names and others and names != others:
         raise CheckpointError(
