@@ -32,9 +32,9 @@ from cloverleaf.pretraining.task import PretrainTask
 from cloverleaf.reports.reconstructions import plot_pretraining
 from cloverleaf.training import run_dir as folders
 from cloverleaf.training.callbacks.order import OrderCallback
-from cloverleaf.training.checkpoint import find_checkpoint
+from cloverleaf.training.checkpoint import resume_from
 from cloverleaf.training.config_io import config_hash, write_config
-from cloverleaf.training.runtime import Runtime, resolve_runtime, world
+from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
 from cloverleaf.training.sync_batchnorm import CpuSyncBatchNorm2d, synchronise_batchnorm
 from cloverleaf.training.trainer import build_trainer, quieten_lightning, run
 from cloverleaf.weights.backbone import BackboneMetadata, describe
@@ -87,7 +87,7 @@ def fit(
     if resume and (finished := read_result(run_dir)) is not None:
         say.print(f"{run_dir} is complete; its report is {finished.report}", highlight=False, markup=False)
         return finished
-    checkpoint = _find_checkpoint(run_dir, say) if resume else None
+    checkpoint = resume_from(run_dir, say) if resume else None
     if not resume and rank == 0:
         folders.require_free(run_dir)
     torch.manual_seed(config.seed)
@@ -175,21 +175,8 @@ def _result(run_dir: Path, metrics: dict[str, Any]) -> PretrainResult:
 def _check(config: PretrainConfig, world_size: int) -> None:
     if not config.data.source:
         raise ConfigError("no images", "--images is not given", "give a folder of images, a data.yaml or a COCO JSON")
-    if not config.output:
-        raise ConfigError("no run folder", "--output is not given", "give a folder that does not exist yet")
-    if config.data.batch_size % world_size:
-        raise ConfigError(
-            f"--batch-size {config.data.batch_size} cannot be shared by {world_size} processes",
-            "it is the batch over all processes", f"use a multiple of {world_size}",
-        )  # fmt: skip
-
-
-def _find_checkpoint(run_dir: Path, say: Console) -> Path:
-    checkpoint, warning = find_checkpoint(run_dir)
-    if warning:
-        say.print(f"warning: {warning}", highlight=False, markup=False)
-    say.print(f"resuming {run_dir} from {checkpoint.name}", highlight=False, markup=False)
-    return checkpoint
+    folders.check_output(config.output)
+    check_shares(config.data.batch_size, world_size)
 
 
 def _schedule(config: PretrainConfig, batches: int) -> PretrainSchedule:

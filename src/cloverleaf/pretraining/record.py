@@ -17,7 +17,7 @@ from torch import Tensor
 from cloverleaf import atomic
 from cloverleaf.errors import CheckpointError
 from cloverleaf.pretraining.pictures import Reconstructions
-from cloverleaf.training.checkpoint import random_state, restore_random_state, rotate
+from cloverleaf.training.checkpoint import random_state, restore_random_state, write_checkpoint
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.weights.backbone import BackboneMetadata, save_backbone
 
@@ -89,7 +89,7 @@ class PretrainRecord(Checkpoint):
             save_backbone(self.run_dir / WEIGHTS, pl_module.model.encoder.backbone, facts)
             if epoch & (epoch - 1) == 0 or epoch == self.epochs:
                 self.reconstructions.draw(pl_module.model, epoch)
-        self._write_checkpoint(trainer)
+        write_checkpoint(trainer, self.run_dir)
         if self.announce is not None:
             self.announce(row)
 
@@ -99,14 +99,6 @@ class PretrainRecord(Checkpoint):
         writer.writeheader()
         writer.writerows(self.rows)
         atomic.write_text(self.run_dir / "results.csv", text.getvalue())
-
-    def _write_checkpoint(self, trainer: pl.Trainer) -> None:
-        folder = self.run_dir / "checkpoint"
-        temporary = folder / "writing.ckpt"
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            rotate(folder, temporary)
-        trainer.strategy.barrier("checkpoint")
 
     def state_dict(self) -> dict[str, Any]:
         """Results so far, the images they come from, and the random generators."""

@@ -6,12 +6,16 @@ import os
 import random
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cloverleaf.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from rich.console import Console
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -52,6 +56,25 @@ def find_checkpoint(run_dir: Path) -> tuple[Path, str | None]:
         damaged.append(name)
     why = f"{' and '.join(damaged)} damaged" if damaged else f"there is no {folder / LAST}"
     raise CheckpointError(f"{run_dir} cannot be resumed", why, "start the run again without --resume in a new --output")
+
+
+def resume_from(run_dir: Path, say: Console) -> Path:
+    """As `find_checkpoint`, and says what it has found."""
+    checkpoint, warning = find_checkpoint(run_dir)
+    if warning:
+        say.print(f"warning: {warning}", highlight=False, markup=False)
+    say.print(f"resuming {run_dir} from {checkpoint.name}", highlight=False, markup=False)
+    return checkpoint
+
+
+def write_checkpoint(trainer: pl.Trainer, run_dir: Path) -> None:
+    """Save the trainer's whole state as the last checkpoint; every process must call it."""
+    folder = run_dir / "checkpoint"
+    temporary = folder / "writing.ckpt"
+    trainer.save_checkpoint(temporary)
+    if trainer.is_global_zero:
+        rotate(folder, temporary)
+    trainer.strategy.barrier("checkpoint")
 
 
 def random_state() -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -26,13 +25,13 @@ from cloverleaf.training.callbacks.order import OrderCallback
 from cloverleaf.training.callbacks.pictures import BatchPicturesCallback
 from cloverleaf.training.callbacks.progress import ProgressCallback
 from cloverleaf.training.callbacks.record import RecordCallback
-from cloverleaf.training.checkpoint import find_checkpoint
+from cloverleaf.training.checkpoint import resume_from
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
 from cloverleaf.training.input_size import check_training_size
-from cloverleaf.training.runtime import Runtime, resolve_runtime, world
+from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
 from cloverleaf.training.starting_weights import build_model, provenance
 from cloverleaf.training.sync_batchnorm import synchronise_batchnorm
@@ -81,7 +80,7 @@ def fit(
     if resume and (finished := read_result(run_dir)) is not None:
         say.print(f"{run_dir} is complete; its report is {finished.report}", highlight=False, markup=False)
         return finished
-    checkpoint = _find_checkpoint(run_dir, say) if resume else None
+    checkpoint = resume_from(run_dir, say) if resume else None
     if not resume and rank == 0:
         folders.require_free(run_dir)
     runtime = resolve_runtime(config.runtime)
@@ -129,21 +128,8 @@ def fit(
 def _check(config: TrainConfig, world_size: int) -> None:
     if not config.data.source:
         raise ConfigError("no dataset", "--data is not given", "give a data.yaml, a COCO JSON or a folder")
-    if not config.output:
-        raise ConfigError("no run folder", "--output is not given", "give a folder that does not exist yet")
-    if config.data.batch_size % world_size:
-        raise ConfigError(
-            f"--batch-size {config.data.batch_size} cannot be shared by {world_size} processes",
-            "it is the batch over all processes", f"use a multiple of {world_size}",
-        )  # fmt: skip
-
-
-def _find_checkpoint(run_dir: Path, say: Console) -> Path:
-    checkpoint, warning = find_checkpoint(run_dir)
-    if warning:
-        say.print(f"warning: {warning}", highlight=False, markup=False)
-    say.print(f"resuming {run_dir} from {checkpoint.name}", highlight=False, markup=False)
-    return checkpoint
+    folders.check_output(config.output)
+    check_shares(config.data.batch_size, world_size)
 
 
 def open_data(config: TrainConfig) -> TrainingData:

@@ -15,6 +15,12 @@ def next_free(base: Path) -> Path:
     return next(path for path in numbered(base) if not path.exists())
 
 
+def check_output(output: str) -> None:
+    """Raise `ConfigError` where no run folder is named."""
+    if not output:
+        raise ConfigError("no run folder", "--output is not given", "give a folder that does not exist yet")
+
+
 def require_free(run_dir: Path) -> None:
     """Refuse a run folder that already holds something.
 

@@ -62,6 +62,15 @@ def world() -> tuple[int, int, int]:
     return 0, 1, 1
 
 
+def check_shares(batch_size: int, world_size: int) -> None:
+    """Raise `ConfigError` where a batch cannot be shared equally by the processes."""
+    if batch_size % world_size:
+        raise ConfigError(
+            f"--batch-size {batch_size} cannot be shared by {world_size} processes",
+            "it is the batch over all processes", f"use a multiple of {world_size}",
+        )  # fmt: skip
+
+
 @cache
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 natively (AVX-512 BF16 or AMX)."""

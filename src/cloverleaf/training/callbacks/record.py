@@ -19,7 +19,7 @@ from cloverleaf import atomic
 from cloverleaf.predict.evaluate import EvaluationResult
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
-from cloverleaf.training.checkpoint import random_state, restore_random_state, rotate
+from cloverleaf.training.checkpoint import random_state, restore_random_state, write_checkpoint
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.tasks import RUN_TASKS
 from cloverleaf.weights.format import WeightsMetadata, save
@@ -96,7 +96,7 @@ class RecordCallback(Checkpoint):
         late = bool(self.config.patience) and epoch - self.best_epoch >= self.config.patience
         self.stopped = trainer.strategy.broadcast(late and result is not None)  # only the first process has a result
         trainer.should_stop = trainer.should_stop or self.stopped
-        self._write_checkpoint(trainer)
+        write_checkpoint(trainer, self.run_dir)
         if self.announce is not None:
             self.announce(row)
 
@@ -130,14 +130,6 @@ class RecordCallback(Checkpoint):
             save(self.ema.model, folder / "best.safetensors", metadata=metadata)
         if self.config.save_every and epoch % self.config.save_every == 0:
             save(self.ema.model, folder / f"epoch-{epoch:04d}.safetensors", metadata=metadata)
-
-    def _write_checkpoint(self, trainer: pl.Trainer) -> None:
-        folder = self.run_dir / "checkpoint"
-        temporary = folder / "writing.ckpt"
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            rotate(folder, temporary)
-        trainer.strategy.barrier("checkpoint")
 
     def state_dict(self) -> dict[str, Any]:
         """Results so far and the random generators."""
