@@ -6,11 +6,14 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from cloverleaf.backbones.timm import TimmSpec
+from cloverleaf.errors import ConfigError
 from cloverleaf.layers.rep_conv import RepConv
 from cloverleaf.layers.style import Style
 from cloverleaf.pretraining.model import MaskedAutoencoder
@@ -97,3 +100,11 @@ def test_names_and_evaluation_stay() -> None:
     assert list(plain.state_dict()) == list(synced.state_dict())
     assert sum(isinstance(module, CpuSyncBatchNorm2d) for module in synced.modules()) == 2
     torch.testing.assert_close(synced(BATCH), plain(BATCH))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_norms_that_do_more_are_refused(device: str) -> None:
+    """torch's conversion would leave timm's activations out, in training only."""
+    model = TimmSpec(model="regnety_002").build()
+    with pytest.raises(ConfigError, match=r"layer body\.stem\.bn \(BatchNormAct2d\) cannot have statistics of several"):
+        synchronise_batchnorm(model, device)

@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 from rich.console import Console
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from cloverleaf import __version__, atomic
 from cloverleaf.data.cpus import usable_cpus
@@ -150,13 +149,6 @@ def build_model(backbone: nn.Module, config: PretrainConfig, cells: Cells, world
     if world_size > 1:
         norm = CpuSyncBatchNorm2d  # of plain tensor operations, so it serves GPUs as well
         synchronise_batchnorm(backbone, "cpu")
-        for name, module in backbone.named_modules():
-            if isinstance(module, _BatchNorm) and not isinstance(module, CpuSyncBatchNorm2d):
-                raise ConfigError(
-                    f"layer {name} ({type(module).__name__}) has statistics of one process only",
-                    f"{world_size} processes share the batch, and BatchNorm must see all of its visible positions",
-                    "train with one process, or choose another backbone",
-                )
     model = MaskedAutoencoder(backbone, patch_size=cells.patch_size, width=config.decoder.width, norm=norm)
     return model.to(memory_format=torch.channels_last) if config.runtime.channels_last else model
 

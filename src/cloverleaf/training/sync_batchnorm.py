@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cloverleaf.errors import ConfigError
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -40,7 +43,12 @@ class CpuSyncBatchNorm2d(nn.BatchNorm2d):
         centred = values - mean[None, :, None, None]  # two passes: the mean of squares would cancel digits
         variance = _AllReduceSum.apply(centred.square().sum((0, 2, 3))) / size
         with torch.no_grad():
-            if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            if (
+                self.track_running_stats
+                and self.running_mean is not None
+                and self.running_var is not None
+                and self.num_batches_tracked is not None
+            ):
                 self.num_batches_tracked += 1
                 momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
                 self.running_mean.lerp_(mean.detach(), momentum)
@@ -55,7 +63,19 @@ class CpuSyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batchnorm(model: nn.Module, device_kind: str) -> nn.Module:
-    """A model whose BatchNorm2d layers see the global batch; parameters are shared with ``model``, names are kept."""
+    """A model whose BatchNorm2d layers see the global batch; parameters are shared with ``model``, names are kept.
+
+    Raises:
+        ConfigError: a layer is a BatchNorm that does more, such as timm's with an activation inside: torch's conversion
+            would drop that.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and type(module) not in (nn.BatchNorm2d, CpuSyncBatchNorm2d):
+            raise ConfigError(
+                f"layer {name} ({type(module).__name__}) cannot have statistics of several processes",
+                "they share the batch, and BatchNorm must see all of it",
+                "train with one process, or choose another backbone",
+            )
     if device_kind == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for name, module in list(model.named_modules()):
