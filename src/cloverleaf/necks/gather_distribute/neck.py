@@ -106,7 +106,7 @@ class GatherDistribute(nn.Module):
         self.low_fam, self.low_ifm = None, None
         if spec.low:
             gathered = sum(given.channels)
-            width = scale_width(spec.low_width, spec.width) if spec.low_width else scale_width(gathered / 8)
+            width = scale_width(spec.low_width or gathered / 8, spec.width)
             self.low_fam = LowFam()
             self.low_ifm = LowIfm(gathered, width, spec.low_depth, low[::-1], kind=spec.block)
         finer = [given.channels[i - 1] if (i := len(given) - len(levels) + level) else 0 for level in range(steps)]
