@@ -81,7 +81,7 @@ def draw_label_map(
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
-        labels: ``(H, W)`` classes; 255 (beyond the names) is hatched out in grey.
+        labels: ``(H, W)`` classes; 255 (beyond the names) is grey.
         names: class names, the background's first.
         with_legend: add a strip below with the colours of the classes that are there.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,8 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
             name=name,
             type=type(modules[name]).__name__,
             shape=outputs[name][1:],
-            stride=size_hw[0] // outputs[name][2],
+            stride=1
+            << round(math.log2(size_hw[0] / outputs[name][2])),  # sizes are rounded up where it does not divide
             params=_params(modules[name]),
             flops=sum(flops.get(f"Detector.{name}", {}).values()),
         )

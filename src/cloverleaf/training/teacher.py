@@ -135,10 +135,11 @@ def _check(
             "take a teacher with the same strides",
         )  # fmt: skip
     if config.dfl and (not student.head.reg_max or teacher.head.reg_max != student.head.reg_max):
+        match = "set model.head.reg_max to that of the teacher, or " if teacher.head.reg_max else ""
         raise ConfigError(
             f"{where} predicts other distances",
             f"its distributions have reg_max {teacher.head.reg_max}, the student's {student.head.reg_max} (0: none)",
-            "set model.head.reg_max to that of the teacher, or leave the term out with --set distillation.dfl=0",
+            f"{match}leave the term out with --set distillation.dfl=0",
         )
     widths, own = (tuple(one.neck.features.channels[: len(one.strides)]) for one in (teacher, student))  # type: ignore[union-attr, index]
     if config.feature and widths != own:
