@@ -81,8 +81,7 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
             name=name,
             type=type(modules[name]).__name__,
             shape=outputs[name][1:],
-            stride=1
-            << round(math.log2(size_hw[0] / outputs[name][2])),  # sizes are rounded up
+            stride=1 << round(math.log2(size_hw[0] / outputs[name][2])),  # sizes are rounded up
             params=_params(modules[name]),
             flops=sum(flops.get(f"Detector.{name}", {}).values()),
         )
