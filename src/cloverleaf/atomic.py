@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -34,6 +37,18 @@ def staged(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove temporary files below ``folder`` that a process left when it was killed; none may be writing there.
+
+    Returns:
+        What was removed.
+    """
+    left = [path for path in folder.rglob(".*.tmp") if _LEFTOVER.fullmatch(path.name) and path.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
 
 
 def write_new(path: Path, content: bytes) -> None:

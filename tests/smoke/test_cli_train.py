@@ -132,9 +132,11 @@ def test_killed_and_resumed_equals_unbroken(shapes: Path, tmp_path: Path, extra:
     assert "damaged" in said and "previous.ckpt" in said
     assert yaml.safe_load((broken / "config.yaml").read_text())["epochs"] == 6
     assert (broken / "weights" / "swa.safetensors").exists() == ("swa.enabled=true" in extra)
-    for name in [path.stem for path in (broken / "weights").iterdir()]:
-        whole = load_file(tmp_path / "whole" / "weights" / f"{name}.safetensors")
-        resumed = load_file(broken / "weights" / f"{name}.safetensors")
+    names = sorted(path.name for path in (broken / "weights").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "whole" / "weights").iterdir())
+    for name in names:
+        whole = load_file(tmp_path / "whole" / "weights" / name)
+        resumed = load_file(broken / "weights" / name)
         for key, value in whole.items():
             assert torch.equal(value, resumed[key]), f"{name}: {key}"
     assert _epochs(broken) == 6

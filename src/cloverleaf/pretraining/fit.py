@@ -30,6 +30,7 @@ from cloverleaf.pretraining.schedule import PretrainSchedule
 from cloverleaf.pretraining.task import PretrainTask
 from cloverleaf.reports.reconstructions import plot_pretraining
 from cloverleaf.training import run_dir as folders
+from cloverleaf.training.callbacks.norm_start import NormStartCallback
 from cloverleaf.training.callbacks.order import OrderCallback
 from cloverleaf.training.checkpoint import resume_from
 from cloverleaf.training.config_io import config_hash, write_config
@@ -112,7 +113,8 @@ def fit(
     )  # fmt: skip
     reconstructions = Reconstructions(images.paths, config, cells, run_dir / "pictures")
     record = PretrainRecord(run_dir, metadata, images.fingerprint(), reconstructions, config.epochs)
-    callbacks: list[pl.Callback] = [OrderCallback(loader.batch_sampler.sampler), record]  # type: ignore[union-attr]
+    order = OrderCallback(loader.batch_sampler.sampler)  # type: ignore[union-attr]
+    callbacks: list[pl.Callback] = [order, NormStartCallback(), record]
     if rank == 0:
         callbacks.append(PretrainProgress(record, config.epochs, say))
     trainer = build_trainer(config, runtime, world_size, run_dir, callbacks)

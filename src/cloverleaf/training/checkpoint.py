@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cloverleaf import atomic
 from cloverleaf.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def find_checkpoint(run_dir: Path) -> tuple[Path, str | None]:
 
 
 def resume_from(run_dir: Path, say: Console) -> Path:
-    """As `find_checkpoint`, and says what it has found."""
+    """As `find_checkpoint`, and says what it has found; what was half written when the run was killed goes."""
     checkpoint, warning = find_checkpoint(run_dir)
+    atomic.remove_leftovers(run_dir)
     if warning:
         say.print(f"warning: {warning}", highlight=False, markup=False)
     say.print(f"resuming {run_dir} from {checkpoint.name}", highlight=False, markup=False)

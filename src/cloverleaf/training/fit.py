@@ -21,6 +21,7 @@ from cloverleaf.training import run_dir as folders
 from cloverleaf.training.anchors import resolve_anchors
 from cloverleaf.training.callbacks.averaging import EmaCallback, SwaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
+from cloverleaf.training.callbacks.norm_start import NormStartCallback
 from cloverleaf.training.callbacks.order import OrderCallback
 from cloverleaf.training.callbacks.pictures import BatchPicturesCallback
 from cloverleaf.training.callbacks.progress import ProgressCallback
@@ -111,7 +112,7 @@ def fit(
     record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config))
     order = OrderCallback(loader.batch_sampler.sampler)  # type: ignore[union-attr]
     swa = SwaCallback(config.swa, config.epochs) if config.swa.enabled else None
-    callbacks: list[pl.Callback] = [order, ema, *([swa] if swa is not None else []), judge, record]
+    callbacks: list[pl.Callback] = [order, NormStartCallback(), ema, *([swa] if swa is not None else []), judge, record]
     if rank == 0:
         callbacks += [
             ProgressCallback(record, config.epochs, say),
