@@ -13,12 +13,11 @@ from cloverleaf.ablation.study import Lines
 from cloverleaf.ablation.values import Section, at
 from cloverleaf.errors import CloverleafError, ConfigError
 from cloverleaf.models.catalog import empty_detector, find_spec
-from cloverleaf.models.criterion import build_criterion
 from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.training.check import check_fit
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import nest, update
 from cloverleaf.training.fit import TrainingData
-from cloverleaf.training.input_size import check_training_size
 from cloverleaf.training.runtime import resolve_runtime
 from cloverleaf.training.starting_weights import build_model
 from cloverleaf.training.tasks import check_data, check_model, check_options, model_classes
@@ -104,10 +103,8 @@ def check_run(
         part = filled.model
         given = part.weights or part.backbone_weights
         model = build_model(filled, data.train, Console(quiet=True)) if given else empty_detector(spec)
-        smallest = min(config.data.batch_size, len(data.train))
-        check_training_size(model, config.data.image_size, smallest_batch=smallest)
-        build_criterion(model, config.loss, image_size=config.data.image_size)
-        build_teacher(filled.distillation, model, data.train.names, config.data.image_size)
+        teacher = build_teacher(filled.distillation, model, data.train.names, config.data.image_size)
+        check_fit(config, model, teacher, len(data.train))
         resolve_runtime(config.runtime)
     except CloverleafError as error:
         raise at(place.whole, _named(error, files)) from None

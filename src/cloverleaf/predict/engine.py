@@ -107,6 +107,22 @@ class Engine(Protocol):
         """``(B, 3, H, W)`` float32 RGB in [0, 1] on `device` -> predictions or detections in input pixels."""
 
 
+def info_of(model: Detector) -> EngineInfo:
+    """What a model in PyTorch says of itself."""
+    facts = model.metadata
+    ids = facts.category_ids if facts is not None else None
+    return EngineInfo(
+        name=model.spec.name,
+        num_classes=model.num_classes,
+        stride=model.max_stride,
+        image_size=image_size_of(model),
+        class_names=(tuple(facts.class_names) or None) if facts is not None else None,
+        category_ids=tuple(ids) if ids else None,
+        task=model.task,
+        most_detections=getattr(model.spec.head, "detections", None) if model.task == "instance" else None,
+    )
+
+
 class TorchEngine:
     """A detector in PyTorch.
 
@@ -118,18 +134,7 @@ class TorchEngine:
 
     def __init__(self, model: Detector, device: torch.device, precision: Precision = "fp32") -> None:
         self.model, self.device, self.precision = model, device, precision
-        facts = model.metadata
-        ids = facts.category_ids if facts is not None else None
-        self.info = EngineInfo(
-            name=model.spec.name,
-            num_classes=model.num_classes,
-            stride=model.max_stride,
-            image_size=image_size_of(model),
-            class_names=(tuple(facts.class_names) or None) if facts is not None else None,
-            category_ids=tuple(ids) if ids else None,
-            task=model.task,
-            most_detections=getattr(model.spec.head, "detections", None) if model.task == "instance" else None,
-        )
+        self.info = info_of(model)
 
     def infer(self, pixels: Tensor) -> Dense:
         """As `Engine.infer`."""

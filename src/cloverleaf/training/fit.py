@@ -26,12 +26,12 @@ from cloverleaf.training.callbacks.order import OrderCallback
 from cloverleaf.training.callbacks.pictures import BatchPicturesCallback
 from cloverleaf.training.callbacks.progress import ProgressCallback
 from cloverleaf.training.callbacks.record import RecordCallback
+from cloverleaf.training.check import check_fit
 from cloverleaf.training.checkpoint import resume_from
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
-from cloverleaf.training.input_size import check_training_size
 from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
 from cloverleaf.training.starting_weights import build_model, provenance
@@ -91,9 +91,8 @@ def fit(
     data = open_data(config)
     check_data(config, data.train, data.val)
     model = build_model(config, data.train, say)
-    check_training_size(model, config.data.image_size, smallest_batch=min(config.data.batch_size, len(data.train)))
-    build_criterion(model, config.loss, image_size=config.data.image_size)  # refuses options that have no effect
     teacher = build_teacher(config.distillation, model, data.train.names, config.data.image_size)
+    check_fit(config, model, teacher, len(data.train))
     loader = build_train_loader(
         data.train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank,
         world_size=world_size, targets=target_options(config),

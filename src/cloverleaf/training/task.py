@@ -16,6 +16,7 @@ from cloverleaf.losses.output import LossOutput
 from cloverleaf.models.detector import Detector
 from cloverleaf.structures import Batch, Targets
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.input_size import multi_scale_size
 from cloverleaf.training.optim import build_optimizer
 from cloverleaf.training.schedule import Schedule, StepPlan
 from cloverleaf.training.teacher import Teacher, check_same_teacher
@@ -121,10 +122,9 @@ class DetectionTask(pl.LightningModule):
         """uint8 batch -> float32 images in [0, 1] (resized when training is multi-scale) and their targets."""
         images, targets = batch.images.float().div_(255), batch.targets.unpacked()
         if self.config.multi_scale:
-            stride, base = max(32, self.model.max_stride), self.config.data.image_size
-            rng = np.random.default_rng((self.config.seed, iteration, 0x5CA1E))
-            size = int(rng.integers(int(base * 0.5), int(base * 1.5) + stride)) // stride * stride
-            factor = size / max(images.shape[2:])
+            stride = max(32, self.model.max_stride)
+            share = float(np.random.default_rng((self.config.seed, iteration, 0x5CA1E)).random())
+            factor = multi_scale_size(self.config.data.image_size, stride, share) / max(images.shape[2:])
             if factor != 1:
                 height, width = (max(round(side * factor / stride), 1) * stride for side in images.shape[2:])
                 scale = images.new_tensor([width / images.shape[3], height / images.shape[2]] * 2)
