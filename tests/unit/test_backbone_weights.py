@@ -13,12 +13,13 @@ from rich.console import Console
 from torch import nn
 
 import cloverleaf
+from cloverleaf.backbones.timm import TimmSpec
 from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.models import parts
 from cloverleaf.models.detector import Detector
 from cloverleaf.training.config import ModelConfig, TrainConfig
 from cloverleaf.training.starting_weights import build_model
-from cloverleaf.weights.backbone import BackboneMetadata, describe, load_backbone, save_backbone
+from cloverleaf.weights.backbone import IMAGENET, PLAIN, BackboneMetadata, describe, load_backbone, save_backbone
 
 NARROW = {"width": 0.125}
 NAME = "elan-tiny+elan-pan+anchor"
@@ -81,6 +82,29 @@ def test_another_normalisation_is_said(tmp_path: Path) -> None:
     facts = BackboneMetadata(backbone=parts.to_dict(narrow()), normalisation="rgb, ImageNet's mean and deviation")
     save_backbone(tmp_path / "b.safetensors", narrow().build(), facts)
     assert "has seen images as rgb, ImageNet's mean and deviation" in build(tmp_path / "b.safetensors")[1]
+
+
+@pytest.mark.parametrize(
+    ("shown_in_training", "itself_then", "itself_now", "differs"),
+    [
+        (PLAIN, False, False, False),
+        (PLAIN, False, True, True),
+        (PLAIN, True, True, False),
+        (PLAIN, True, False, True),
+        (IMAGENET, False, True, False),
+        (IMAGENET, False, False, True),
+    ],
+)
+def test_what_the_first_layer_sees_counts(
+    tmp_path: Path, shown_in_training: str, itself_then: bool, itself_now: bool, differs: bool
+) -> None:
+    """A backbone may normalise its input itself, as those of the models on ResNet-50 do."""
+    spec = TimmSpec(model="resnet18", normalize=itself_then)
+    facts = BackboneMetadata(backbone=parts.to_dict(spec), normalisation=shown_in_training)
+    save_backbone(tmp_path / "b.safetensors", spec.build(), facts)
+    name, part = "timm/resnet18+fpn+point-rend", {"normalize": itself_now}
+    said = build(tmp_path / "b.safetensors", name, backbone=part, neck={})[1]
+    assert ("its first BatchNorm has to adapt" in said) == differs
 
 
 def test_what_cannot_be_used_is_refused(weights: Path, tmp_path: Path) -> None:

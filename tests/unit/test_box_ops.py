@@ -108,4 +108,7 @@ def test_nms_limits_and_bad_numbers():
     assert len(kept) == len(score) == len(label) <= 40
     assert torch.isfinite(kept).all() and torch.isfinite(score).all()
     assert label.dtype == torch.int64
+    boxes[0, 3], boxes[0, 4, 2], scores[0, 3:5] = boxes[0, 3].roll(2), boxes[0, 4, 0], 2.0  # turned over, and flat
+    kept, score, _ = batched_nms(boxes, scores, confidence=0.0, iou=0.5)[0]
+    assert (kept[:, 2:] > kept[:, :2]).all() and score.max() < 2
     assert batched_nms(boxes[:, :0], scores[:, :0], confidence=0.1, iou=0.5)[1][0].shape == (0, 4)

@@ -19,7 +19,14 @@ from cloverleaf.structures import FeatureSpec
 
 DOWNSAMPLINGS = {"space-to-depth": "pooled-csp", "conv": "pooled-conv"}
 OURS = [name for name in parts.BACKBONES if name not in ("timm",)]
-BACKBONES = [*OURS, "elan/space-to-depth", "timm/resnet18", "timm/convnext_atto", "timm/regnetx_002"]
+BACKBONES = [
+    *OURS,
+    "elan/space-to-depth",
+    "timm/resnet18",
+    "normalized/timm/resnet18",
+    "timm/convnext_atto",
+    "timm/regnetx_002",
+]
 
 
 def build(name: str) -> nn.Module:
@@ -29,6 +36,10 @@ def build(name: str) -> nn.Module:
         return ElanSpec(
             stem=stem, stem_channels=(16,), hidden=(8,) * 4, channels=(16, 16, 24, 32), downsample=DOWNSAMPLINGS[stem]
         ).build()  # fmt: skip
+    if name.startswith("normalized/"):
+        return parts.override(
+            "backbone", parts.backbone_spec(name.removeprefix("normalized/")), {"normalize": True}
+        ).build()
     spec = parts.backbone_spec(name)
     narrow = {"width": 0.25} if any(field.name == "width" for field in dataclasses.fields(spec)) else {}
     return parts.override("backbone", spec, narrow).build()

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 import cloverleaf
-from cloverleaf.errors import CheckpointError
+from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.models.detector import Detector
 from cloverleaf.recipes import api
 from cloverleaf.training.config import ModelConfig, TrainConfig
@@ -111,3 +111,21 @@ def test_the_model_is_that_of_the_weights(weights: Path, tmp_path: Path, monkeyp
     assert [config.model.name for config in given] == ["yolov7-w6", "yolov7-w6", "yolov7"]
     assert [config.model.neck for config in given] == [NARROW, {"width": 0.5}, {}]
     assert {config.model.weights for config in given} == {str(deployed)}
+
+
+def test_anchors_of_an_anchor_branch_stay_with_the_model(tmp_path: Path) -> None:
+    """They are in the spec of everything that is saved, so nothing is published without them."""
+    anchors = [[[9, 9]], [[20, 20]], [[40, 50]]]
+    small = {"backbone": {"width": 0.0625}, "neck": {"width": 0.25, "drop_path": 0.0}}
+    path = tmp_path / "aided.safetensors"
+    cloverleaf.save(
+        cloverleaf.create_model("gold-yolo-n", 3, head={"aided": True, "anchors_px": anchors}, **small), path
+    )
+    model, _ = build(path, 3, name="gold-yolo-n", head={"aided": True}, **small)
+    assert model.head.anchors_px.tolist() == anchors and model.current_spec().head.anchors_px is not None
+    cloverleaf.save(model, path)
+    assert cloverleaf.load(path).head.anchors_px.tolist() == anchors
+    usual = cloverleaf.create_model("gold-yolo-n", 3, head={"aided": True}, **small)
+    assert usual.current_spec() == usual.spec
+    with pytest.raises(ConfigError, match="has no anchor branch"):
+        cloverleaf.create_model("gold-yolo-n", 3, head={"anchors_px": anchors}, **small)

@@ -46,6 +46,8 @@ def test_the_graph_keeps_what_batched_nms_keeps(
         scores[1] = 0  # an image without a detection
     if batch > 2:  # what is not finite is never detected
         boxes[2, 3], boxes[2, 4, 0], scores[2, 5, -1] = float("nan"), float("inf"), float("nan")
+        boxes[2, 6], boxes[2, 7, 3] = boxes[2, 6].roll(2), boxes[2, 7, 1]  # nor what is turned over or flat
+        scores[2, 6:8] = 0.99
     settings = Suppression(confidence=confidence, iou=iou, max_detections=most)
     limit = 100 if most < 100 else 30000
     graph = suppression_graph(settings, classes, ir_version=10, opset=18, max_candidates=limit)

@@ -71,9 +71,14 @@ class TimmBackbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` RGB in [0, 1] -> maps of ``self.features``, finest first."""
         if self.normalize:
-            images = (images - self.mean) / self.std
+            images = self.normalised(images)
         maps: Sequence[Tensor] = self.body(images)
         return tuple(maps[-len(self.features) :])
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """RGB in [0, 1] less ImageNet's mean, over its deviation."""
+        result: Tensor = (images - self.mean) / self.std
+        return result
 
 
 def _create(spec: TimmSpec) -> Any:
@@ -83,7 +88,7 @@ def _create(spec: TimmSpec) -> Any:
         raise UnknownModelError(
             f"no backbone 'timm/{spec.model}'",
             "timm has no model of that name",
-            suggest(spec.model, timm.list_models()),
+            suggest(f"timm/{spec.model}", [f"timm/{name}" for name in timm.list_models()]),
         )
     options = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
     try:

@@ -52,7 +52,13 @@ _NODES = """
   sum = Add (box_sum, score_sum)
   finite = Less (sum, huge)
   confident = Greater (best, confidence)
-  candidate = And (confident, finite)
+  low = Slice (dense_boxes, first, third, axis2)
+  high = Slice (dense_boxes, third, fifth, axis2)
+  sides = Sub (high, low)
+  shortest = ReduceMin <keepdims = 0> (sides, axis2)
+  proper = Greater (shortest, zero)
+  sound = And (finite, proper)
+  candidate = And (confident, sound)
   score = Where (candidate, best, dropped)
 
   candidate_one = Cast <to = 7> (candidate)
@@ -136,6 +142,9 @@ def suppression_graph(
         "int64[1] axis1": 1,
         "int64[1] axis2": 2,
         "int64[2] axes02": "0, 2",
+        "int64[1] first": 0,
+        "int64[1] third": 2,
+        "int64[1] fifth": 4,
     }
     header = f"""
         <ir_version: {ir_version}, opset_import: ["": {opset}]>

@@ -103,5 +103,6 @@ def draw_label_map(
 
 def _beside(labels: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
     """The class of the pixel to the left or above, so that a border has the object's colour from either side."""
-    left, above = np.roll(labels, 1, axis=1), np.roll(labels, 1, axis=0)
+    left, above = np.zeros_like(labels), np.zeros_like(labels)
+    left[:, 1:], above[1:] = labels[:, :-1], labels[:-1]
     return np.where(left > 0, left, above)

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_based import Anchors, check_anchors
 from cloverleaf.heads.dense_decode import decode_dense
 from cloverleaf.layers.conv import ConvNormAct
@@ -51,7 +52,11 @@ class DenseHeadSpec:
     activation: Activation = "silu"
 
     def build(self, features: FeatureSpec, num_classes: int) -> DenseHead:
-        """The module for a neck's ``features``, freshly initialised."""
+        """The module for a neck's ``features``, freshly initialised.
+
+        Raises:
+            ConfigError: anchors of a branch that there is not, or not one set per level.
+        """
         return DenseHead(self, features, num_classes)
 
     def deployed(self) -> DenseHeadSpec:
@@ -110,7 +115,7 @@ class DenseHead(nn.Module):
     def __init__(self, spec: DenseHeadSpec, features: FeatureSpec, num_classes: int) -> None:
         super().__init__()
         self.num_classes, self.strides, self.reg_max = num_classes, features.strides, spec.reg_max
-        anchors = _anchors(spec, features.strides) if spec.aided else None
+        anchors = _anchors(spec, features.strides)
         num_anchors = anchors.shape[1] if anchors is not None else 0
         self.levels = nn.ModuleList(
             DenseLevel(channels, num_classes, spec, num_anchors) for channels in features.channels
@@ -134,6 +139,15 @@ class DenseHead(nn.Module):
     def decode(self, raw: DenseOutput, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Boxes ``(B, N, 4)`` xyxy in input pixels and scores ``(B, N, K)``; see `decode_dense`."""
         return decode_dense(raw, self.strides, size_hw)
+
+    @property
+    def own_anchors_px(self) -> Anchors | None:
+        """The option `anchors_px` that gives the present anchors; None where they are the usual ones or none."""
+        if self.anchors_px is None or torch.equal(
+            self.anchors_px.cpu(), torch.tensor(_usual_anchors(self.strides), dtype=torch.float32)
+        ):
+            return None
+        return tuple(tuple((w, h) for w, h in level) for level in self.anchors_px.tolist())
 
     def deploy(self) -> None:
         """Drop what only training needs, in place."""
@@ -172,10 +186,21 @@ def _aided_boxes(x: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat((boxes[..., :2], size), -1).flatten(1, 3)
 
 
-def _anchors(spec: DenseHeadSpec, strides: tuple[int, ...]) -> Tensor:
-    anchors = spec.anchors_px
-    if anchors is None:
-        scaled = [[(w * stride / 8, h * stride / 8) for w, h in AIDED_ANCHORS[0]] for stride in strides]
-        anchors = AIDED_ANCHORS if strides == (8, 16, 32) else tuple(tuple(level) for level in scaled)
+def _anchors(spec: DenseHeadSpec, strides: tuple[int, ...]) -> Tensor | None:
+    """Those of the anchor branch, if there is one."""
+    if not spec.aided:
+        if spec.anchors_px is not None:
+            raise ConfigError(
+                "head.anchors_px has no effect", "this head has no anchor branch",
+                "add one with model.head.aided=true, or leave the anchors out",
+            )  # fmt: skip
+        return None
+    anchors = spec.anchors_px or _usual_anchors(strides)
     check_anchors(anchors, strides)
     return torch.tensor(anchors, dtype=torch.float32)
+
+
+def _usual_anchors(strides: tuple[int, ...]) -> Anchors:
+    if strides == (8, 16, 32):
+        return AIDED_ANCHORS
+    return tuple(tuple((w * stride / 8, h * stride / 8) for w, h in AIDED_ANCHORS[0]) for stride in strides)

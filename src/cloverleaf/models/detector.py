@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_based import AnchorHead, AnchorHeadSpec
+from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.layers.rep import reparameterize
 from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.models.spec import DetectorSpec, Task
@@ -106,11 +107,13 @@ class Detector(nn.Module):
         return self.head.anchors_px
 
     def current_spec(self) -> DetectorSpec:
-        """``spec`` with the anchors that the head holds now (training may have refined them)."""
+        """``spec`` with the anchors that the head holds now (from training, or from weights)."""
         head = self.spec.head
-        if not isinstance(head, AnchorHeadSpec):
-            return self.spec
-        return replace(self.spec, head=replace(head, anchors_px=_nested_tuple(self.anchors_px.tolist())))
+        if isinstance(head, DenseHeadSpec):
+            return replace(self.spec, head=replace(head, anchors_px=self.head.own_anchors_px))
+        if isinstance(head, AnchorHeadSpec):
+            return replace(self.spec, head=replace(head, anchors_px=_nested_tuple(self.anchors_px.tolist())))
+        return self.spec
 
     def deployed(self) -> Detector:
         """A copy in evaluation mode without implicit knowledge (folded) and auxiliary head (dropped).

@@ -32,7 +32,8 @@ def batched_nms(
 
     Args:
         boxes: ``(B, N, 4)`` corners.
-        scores: ``(B, N, K)`` in [0, 1], objectness included. NaN, and boxes that are not finite, are never detected.
+        scores: ``(B, N, K)`` in [0, 1], objectness included. NaN is never detected, nor are boxes that are not finite
+            or whose second corner does not lie right of and below the first.
         confidence: a (box, class) pair needs a score above it.
         iou: a box goes when its IoU with a better one is above it.
         multi_label: every class above `confidence` gives a candidate (as in evaluation), not only the best.
@@ -45,7 +46,8 @@ def batched_nms(
         Per image boxes ``(n, 4)``, scores ``(n,)`` and labels ``(n,)`` int64, by descending score (equal scores in the
         order of the predictions).
     """
-    scores = scores.masked_fill(~boxes.isfinite().all(-1, keepdim=True), -torch.inf)
+    proper = boxes.isfinite().all(-1, keepdim=True) & (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)
+    scores = scores.masked_fill(~proper, -torch.inf)
     image, row, label, score = _candidates(scores, confidence, multi_label and scores.shape[-1] > 1, classes)
     order, counts = _best_of_each_image(image, score, boxes.shape[0], max_candidates)
     image, row, label, score = image[order], row[order], label[order], score[order]

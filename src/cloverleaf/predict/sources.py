@@ -19,9 +19,9 @@ from cloverleaf.errors import DataError, ImageError
 
 Pixels = npt.NDArray[np.uint8]
 
-_COMMON = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _RARE = (".jpe", ".jfif", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".mpo", ".tga")
-IMAGE_SUFFIXES = frozenset(_COMMON + _RARE)
+IMAGE_SUFFIXES = frozenset(COMMON_SUFFIXES + _RARE)
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"))
 
 REDUCED_SIDE = 4096

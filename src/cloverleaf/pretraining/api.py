@@ -103,9 +103,11 @@ def resolve(
     probe = update(get_recipe("small"), changes, where="options")
     if not probe.data.source:
         return probe, "no images given"
-    from cloverleaf.pretraining.images import count_images
+    from cloverleaf.pretraining.images import count_images, find_images
 
-    name, reason = choose_recipe(count_images(probe.data))
+    if not (count := count_images(probe.data)):
+        find_images(probe.data)  # says what is wrong
+    name, reason = choose_recipe(count)
     return update(get_recipe(name), changes, where="options"), reason
 
 

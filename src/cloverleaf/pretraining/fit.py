@@ -16,7 +16,7 @@ from torch import nn
 
 from cloverleaf import __version__, atomic
 from cloverleaf.data.cpus import usable_cpus
-from cloverleaf.errors import ConfigError
+from cloverleaf.errors import ConfigError, DataError
 from cloverleaf.models import parts
 from cloverleaf.pretraining.config import PretrainConfig
 from cloverleaf.pretraining.data import build_loader
@@ -37,9 +37,9 @@ from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
 from cloverleaf.training.sync_batchnorm import CpuSyncBatchNorm2d, synchronise_batchnorm
 from cloverleaf.training.trainer import build_trainer, quieten_lightning, run
-from cloverleaf.weights.backbone import BackboneMetadata, describe
+from cloverleaf.weights.backbone import IMAGENET, PLAIN, BackboneMetadata, describe
 
-NORMALISATIONS = {"none": "rgb/255", "imagenet": "rgb, less ImageNet's mean and over its deviation"}
+NORMALISATIONS = {"none": PLAIN, "imagenet": IMAGENET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,16 @@ def fit(
     spec = backbone_of(config)
     backbone = spec.build()
     images = find_images(config.data)
+    batch_size = min(config.data.batch_size, len(images))
+    if len(images) < world_size:
+        raise DataError(
+            f"{len(images)} usable images for {world_size} processes",
+            "each needs one at least",
+            "start fewer processes",
+        )
     cells = lay_out(
         config.data.image_size, config.mask.patch_size, config.mask.ratio, stride=backbone.features.strides[-1],
-        images_per_step=min(config.data.batch_size, len(images)) // world_size,
+        images_per_step=batch_size // world_size,
     )  # fmt: skip
     model = build_model(backbone, config, cells, world_size)
     runtime = resolve_runtime(config.runtime)
@@ -104,8 +111,8 @@ def fit(
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
         write_config(config, run_dir / "config.yaml")
-    schedule = _schedule(config, len(loader))
-    _announce(model, describe(spec), images, cells, config, runtime, len(loader), loader.num_workers, say)
+    schedule = _schedule(config, batch_size, len(loader))
+    _announce(model, describe(spec), images, batch_size, cells, config, runtime, len(loader), loader.num_workers, say)
     metadata = BackboneMetadata(
         backbone=parts.to_dict(spec), normalisation=NORMALISATIONS[config.data.normalize],
         image_size=config.data.image_size, images=len(images), recipe_hash=config_hash(config),
@@ -129,7 +136,7 @@ def backbone_of(config: PretrainConfig) -> Any:
     """The options of the backbone to train.
 
     Raises:
-        ConfigError: none is named, or an option is unknown or wrong.
+        ConfigError: none is named, an option is unknown or wrong, or pixels would be normalised twice.
         UnknownModelError: no backbone of that name.
     """
     options = dict(config.backbone)
@@ -138,7 +145,13 @@ def backbone_of(config: PretrainConfig) -> Any:
         raise ConfigError("no backbone", "--backbone is not given", "name one, e.g. --backbone efficient-rep")
     if name == "timm" and "model" in options:
         name = f"timm/{options.pop('model')}"
-    return parts.override("backbone", parts.backbone_spec(str(name)), options)
+    spec = parts.override("backbone", parts.backbone_spec(str(name)), options)
+    if getattr(spec, "normalize", False) and config.data.normalize != "none":
+        raise ConfigError(
+            f"data.normalize = {config.data.normalize} with backbone.normalize = true",
+            "pixels would be normalised twice", "leave one of them out",
+        )  # fmt: skip
+    return spec
 
 
 def build_model(backbone: nn.Module, config: PretrainConfig, cells: Cells, world_size: int) -> MaskedAutoencoder:
@@ -173,10 +186,10 @@ def _check(config: PretrainConfig, world_size: int) -> None:
     check_shares(config.data.batch_size, world_size)
 
 
-def _schedule(config: PretrainConfig, batches: int) -> PretrainSchedule:
+def _schedule(config: PretrainConfig, batch_size: int, batches: int) -> PretrainSchedule:
     options, total = config.optimizer, config.epochs * batches
     return PretrainSchedule(
-        lr=options.lr * config.data.batch_size / 256, weight_decay=options.weight_decay,
+        lr=options.lr * batch_size / 256, weight_decay=options.weight_decay,
         weight_decay_end=options.weight_decay_end, warmup=min(round(options.warmup_epochs * batches), total // 2),
         total=total,
     )  # fmt: skip
@@ -186,6 +199,7 @@ def _announce(
     model: MaskedAutoencoder,
     backbone: str,
     images: ImageList,
+    batch_size: int,
     cells: Cells,
     config: PretrainConfig,
     runtime: Runtime,
@@ -196,7 +210,7 @@ def _announce(
     sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (model.encoder, model.decoder)]
     say.print(
         f"{backbone}: {sizes[0]:.2f} M parameters, decoder {sizes[1]:.2f} M; {len(images)} images\n"
-        f"epochs {config.epochs}, iterations {batches} each, batch {config.data.batch_size}, "
+        f"epochs {config.epochs}, iterations {batches} each, batch {batch_size}, "
         f"{config.data.image_size} px, {cells.visible} of {cells.side**2} patches of {cells.patch_size} px visible, "
         f"loader processes {workers}\n"
         f"on {runtime.accelerator}, {runtime.precision} ({runtime.reason}); run folder {config.output}",

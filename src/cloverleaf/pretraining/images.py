@@ -13,7 +13,7 @@ from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.data.image_io import image_size
 from cloverleaf.data.source import open_index
 from cloverleaf.errors import DataError, ImageError
-from cloverleaf.predict.sources import IMAGE_SUFFIXES
+from cloverleaf.predict.sources import COMMON_SUFFIXES, IMAGE_SUFFIXES
 from cloverleaf.pretraining.config import ImagesConfig
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def find_images(config: ImagesConfig) -> ImageList:
     usable, faults = _readable(found)
     if not usable:
         why = f"{len(found)} files look like images and none can be read, e.g. {faults[0]}" if found else (
-            f"no file below it ends in {', '.join(sorted(IMAGE_SUFFIXES)[:8])}, ..."
+            f"no file below it ends in {', '.join(COMMON_SUFFIXES)} or another suffix of images"
         )  # fmt: skip
         raise DataError(f"{config.source} holds no usable image", why, "check --images")
     if faults:

@@ -8,7 +8,7 @@ from rich.console import Console
 from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.models.detector import Detector
 from cloverleaf.training.config import ModelConfig
-from cloverleaf.weights.backbone import BackboneWeights, describe, load_backbone
+from cloverleaf.weights.backbone import BackboneWeights, describe, input_of, load_backbone
 
 
 def check_choice(part: ModelConfig) -> None:
@@ -59,9 +59,10 @@ def _summary(part: ModelConfig, source: BackboneWeights, model: Detector, taken:
         text += f"; not used: {_shortened(left)}"
     if source.spec != model.spec.backbone:
         text += f" (the weights are of {describe(source.spec)}, the model has {describe(model.spec.backbone)})"
-    if source.normalisation != "rgb/255":
+    seen, shown = input_of(source.spec, source.normalisation), input_of(model.spec.backbone)
+    if seen != shown:
         text += (
-            f"\nnote: the backbone has seen images as {source.normalisation}, and detectors are trained on rgb/255; "
+            f"\nnote: the backbone has seen images as {seen}, and is now shown {shown}; "
             "its first BatchNorm has to adapt"
         )
     return text

@@ -20,6 +20,8 @@ from cloverleaf.models import parts
 from cloverleaf.models.metadata import BACKBONE_KEY, SCHEMA_VERSION, parse_metadata
 from cloverleaf.weights.format import load
 
+PLAIN = "rgb/255"
+IMAGENET = "rgb, less ImageNet's mean and over its deviation"
 _PREFIX = "backbone."
 
 
@@ -39,7 +41,7 @@ class BackboneMetadata:
     """
 
     backbone: dict[str, Any]
-    normalisation: str = "rgb/255"
+    normalisation: str = PLAIN
     image_size: int | None = None
     images: int | None = None
     epochs: int | None = None
@@ -92,7 +94,7 @@ def load_backbone(path: str | os.PathLike[str]) -> BackboneWeights:
         state = {
             key.removeprefix(_PREFIX): value for key, value in detector.state_dict().items() if key.startswith(_PREFIX)
         }
-        normalisation = detector.metadata.normalisation if detector.metadata is not None else "rgb/255"
+        normalisation = detector.metadata.normalisation if detector.metadata is not None else PLAIN
         return BackboneWeights(detector.spec.backbone, state, f"the backbone of {detector.spec.name}", normalisation)
     spec = parts.from_dict("backbone", facts.backbone)
     state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
@@ -113,6 +115,11 @@ def _read(path: Path) -> tuple[BackboneMetadata | None, dict[str, Tensor]]:
     fix = "install the version of cloverleaf that wrote the file, or a newer one"
     facts = parse_metadata(BackboneMetadata, path, text, version=SCHEMA_VERSION, fix=fix)
     return facts, tensors
+
+
+def input_of(spec: Any, normalisation: str = PLAIN) -> str:
+    """What the first layer of a backbone sees: pixels as they are given to it, or as it has normalised them itself."""
+    return IMAGENET if getattr(spec, "normalize", False) else normalisation
 
 
 def describe(spec: Any) -> str:

@@ -60,7 +60,7 @@ def export_state_dict(model: Detector) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the family has no published names, or they cannot express this model.
     """
-    return find_family(model.spec.name).layout(model.spec).to_published(model)
+    return find_family(model.spec.name).layout(model.current_spec()).to_published(model)
 
 
 def published_shapes(spec: DetectorSpec) -> dict[str, Shape]:

@@ -20,7 +20,8 @@ class SparseEncoder(nn.Module):
     masked, BatchNorm has the statistics of visible positions.
 
     Args:
-        backbone: gives maps finest first and has ``.features``; it is copied, not changed.
+        backbone: gives maps finest first and has ``.features``; it is copied, not changed. One that normalises its
+            input (``.normalize``, ``.normalised``) does so before cells are hidden, so that these are zero afterwards.
         patch_size: side of a cell in pixels, a multiple of the coarsest stride.
 
     Attributes:
@@ -37,6 +38,9 @@ class SparseEncoder(nn.Module):
         self.patch_size = patch_size
         self.cells = VisibleCells()
         self.backbone = sparsify(backbone, self.cells)
+        self.normalizes = bool(getattr(backbone, "normalize", False))
+        if self.normalizes:
+            self.backbone.normalize = False  # type: ignore[assignment]
         for name in probe(self.backbone, self.cells, patch_size):
             layer = self.backbone.get_submodule(name)
             assert isinstance(layer, MaskedOutput)
@@ -53,6 +57,8 @@ class SparseEncoder(nn.Module):
             The backbone's maps, finest first, zero at masked positions.
         """
         self.cells.show(visible)
+        if self.normalizes:
+            images = self.backbone.normalised(images)  # type: ignore[operator]
         maps: Sequence[Tensor] = self.backbone(images * self.cells.mask(images.shape[2], images.shape[3], images.dtype))
         return maps
 
