@@ -119,13 +119,18 @@ def test_anchors_of_an_anchor_branch_stay_with_the_model(tmp_path: Path) -> None
     small = {"backbone": {"width": 0.0625}, "neck": {"width": 0.25, "drop_path": 0.0}}
     path = tmp_path / "aided.safetensors"
     cloverleaf.save(
-        cloverleaf.create_model("gold-yolo-n", 3, head={"aided": True, "anchors_px": anchors}, **small), path
+        cloverleaf.create_model("gold-yolo-n", num_classes=3, head={"aided": True, "anchors_px": anchors}, **small),
+        path,
     )
-    model, _ = build(path, 3, name="gold-yolo-n", head={"aided": True}, **small)
+    options = model_options(str(path))
+    model, said = build(path, 3, **options)
+    assert "anchors_px" in options["head"] and said.endswith(
+        "freshly initialised (model.head.anchors_px is set): head.anchors_px"
+    )
     assert model.head.anchors_px.tolist() == anchors and model.current_spec().head.anchors_px is not None
     cloverleaf.save(model, path)
     assert cloverleaf.load(path).head.anchors_px.tolist() == anchors
-    usual = cloverleaf.create_model("gold-yolo-n", 3, head={"aided": True}, **small)
+    usual = cloverleaf.create_model("gold-yolo-n", num_classes=3, head={"aided": True}, **small)
     assert usual.current_spec() == usual.spec
     with pytest.raises(ConfigError, match="has no anchor branch"):
-        cloverleaf.create_model("gold-yolo-n", 3, head={"anchors_px": anchors}, **small)
+        cloverleaf.create_model("gold-yolo-n", num_classes=3, head={"anchors_px": anchors}, **small)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.errors import CheckpointError
+from cloverleaf.heads.dense import AIDED_ANCHORS
 from cloverleaf.models import parts
 from cloverleaf.models.catalog import create_model, find_spec
 from cloverleaf.models.detector import Detector
@@ -76,10 +77,15 @@ def model_options(weights: str) -> dict[str, Any]:
     for part in parts.TABLES:
         values, known, bare = (parts.to_dict(getattr(one, part)) for one in (spec, usual, deployed))
         changed = {key: value for key, value in values.items() if value not in (known[key], bare[key])}
-        changed.pop("anchors_px", None)  # they come with the weights
+        if "anchors_px" in changed and _anchors_per_level(values) == _anchors_per_level(known):
+            del changed["anchors_px"]  # they come with the weights
         if changed:
             options[part] = changed
     return options
+
+
+def _anchors_per_level(head: Mapping[str, Any]) -> int:
+    return len((head["anchors_px"] or AIDED_ANCHORS)[0])
 
 
 def _summary(part: ModelConfig, source: Detector, model: Detector, result: Transfer) -> str:
