@@ -13,11 +13,6 @@ peak of the memory that each allocates beyond its inputs is counted too.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import chosen_clock, environment, in_turn, median_ms, median_ratio, write_report
 from torch import Tensor
 
 from cloverleaf.assigners.simota import SimOtaAssigner
@@ -240,28 +236,14 @@ def time_in_turn(
     actions: dict[str, Callable[[], object]], levels: list[Tensor], options: argparse.Namespace
 ) -> dict[str, float]:
     """Median milliseconds of each action, and of the ratios of the others to ours, round by round."""
-    times: dict[str, list[float]] = {name: [] for name in actions}
-    clock = time.process_time if options.processor_time else time.perf_counter
-    for repeat in range(1 + options.repeats):  # the first round warms up
-        for name, action in actions.items():
-            for level in levels:
-                level.grad = None
-            start = clock()
-            action()
-            if repeat:
-                times[name].append(clock() - start)
-    result = {f"{name}_ms": round(statistics.median(taken) * 1e3, 2) for name, taken in times.items()}
-    for name in ("plain", "lean"):
-        ratios = [theirs / ours for ours, theirs in zip(times["ours"], times[name], strict=True)]
-        result[f"{name}_over_ours"] = round(statistics.median(ratios), 2)
-    return result
 
+    def forget() -> None:
+        for level in levels:
+            level.grad = None
 
-def environment() -> dict[str, object]:
-    return {
-        "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine(),
-        "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load_average": os.getloadavg()[0],
-    }  # fmt: skip
+    times = in_turn(actions, repeats=options.repeats, clock=chosen_clock(options.processor_time), before=forget)
+    ratios = {f"{name}_over_ours": median_ratio(times[name], times["ours"]) for name in ("plain", "lean")}
+    return {**median_ms(times), **ratios}
 
 
 def main() -> None:
@@ -291,10 +273,7 @@ def main() -> None:
         print(
             "  peak memory          " + ", ".join(f"{name} {mib:.0f} MiB" for name, mib in result["peak_mib"].items())
         )
-    if options.output:
-        settings = {name: value for name, value in vars(options).items() if name != "output"}
-        report = {"results": results, "settings": settings, "environment": environment()}
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(options, environment(), results=results)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,12 @@ turn, so that ratios come from one run. The peak of the memory that each allocat
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import chosen_clock, environment, in_turn, median_ms, median_ratio, write_report
 from torch import Tensor
 
 from cloverleaf.assigners.atss import AtssAssigner
@@ -154,15 +150,7 @@ def measure(options: argparse.Namespace, kind: str, objects: int) -> dict[str, A
         name: (lambda of=of: of(logits, boxes, targets, STRIDES, size_hw))  # type: ignore[misc]
         for name, of in assigners.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in actions}
-    clock = time.process_time if options.processor_time else time.perf_counter
-    for repeat in range(1 + options.repeats):  # the first round warms up
-        for name, action in actions.items():
-            start = clock()
-            action()
-            if repeat:
-                times[name].append(clock() - start)
-    ratios = [plain / mine for mine, plain in zip(times["ours"], times["plain"], strict=True)]
+    times = in_turn(actions, repeats=options.repeats, clock=chosen_clock(options.processor_time))
     found, expected = (action() for action in actions.values())
     rows = [rows_of(of) for of in (found, expected)]
     shared = rows[0].keys() & rows[1].keys()
@@ -170,8 +158,7 @@ def measure(options: argparse.Namespace, kind: str, objects: int) -> dict[str, A
         "assigner": kind, "objects_per_image": objects, "positions": len(found),
         "positions_that_differ": len(rows[0].keys() ^ rows[1].keys()),
         "largest_score_difference": max((abs(rows[0][key] - rows[1][key]) for key in shared), default=0.0),
-        **{f"{name}_ms": round(statistics.median(taken) * 1e3, 2) for name, taken in times.items()},
-        "plain_over_ours": round(statistics.median(ratios), 2),
+        **median_ms(times), "plain_over_ours": median_ratio(times["plain"], times["ours"]),
         "peak_mib": {name: round(peak_mib(action), 1) for name, action in actions.items()},
     }  # fmt: skip
 
@@ -198,14 +185,7 @@ def main() -> None:
             f" ours {result['ours_ms']:.1f} ms, plain {result['plain_ms']:.1f} ms,"
             f" ratio {result['plain_over_ours']:.1f}; peak memory {peaks}"
         )
-    if options.output:
-        environment = {
-            "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine(),
-            "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load_average": os.getloadavg()[0],
-        }  # fmt: skip
-        settings = {name: value for name, value in vars(options).items() if name != "output"}
-        report = {"results": results, "settings": settings, "environment": environment}
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(options, environment(), results=results)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,13 @@ decoding included. Prints the ratios.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
+from timing import Clock, chosen_clock, environment, in_turn, write_report
 
 from cloverleaf import create_model, list_models
 from cloverleaf.deploy.fuse import fuse
@@ -32,8 +29,6 @@ from cloverleaf.deploy.verify import sample_images
 from cloverleaf.models.catalog import MODELS
 from cloverleaf.models.cost import measure
 
-Clock = Callable[[], float]
-Key = TypeVar("Key")
 _LARGE = 80e6  # parameters in deploy form; --all times such models, too
 
 
@@ -62,7 +57,8 @@ def measure_models(names: list[str], size: int, repeats: int, clock: Clock, *, o
     together = {(name, form): action for name, (actions, _) in prepared.items() for form, action in actions.items()}
     with torch.inference_mode():
         boxes = {key: together[key]()[0] for key in together if key[1] != "onnxruntime"}
-        seconds = interleaved(together, repeats, clock)
+        times = in_turn(together, repeats=repeats, clock=clock)
+    seconds = {key: statistics.median(taken) for key, taken in times.items()}
     results = []
     for name, (actions, parameters) in prepared.items():
         of_model = {form: seconds[name, form] for form in actions}
@@ -89,17 +85,6 @@ def _randomise_statistics(model: torch.nn.Module) -> None:
             module.running_var.uniform_(0.2, 0.6)
 
 
-def interleaved(actions: dict[Key, Callable[[], Any]], repeats: int, clock: Clock) -> dict[Key, float]:
-    """Median seconds of each, one after another in every round; the first round warms up."""
-    spent: dict[Key, list[float]] = {name: [] for name in actions}
-    for _ in range(repeats + 1):
-        for name, action in actions.items():
-            start = clock()
-            action()
-            spent[name].append(clock() - start)
-    return {name: statistics.median(values[1:]) for name, values in spent.items()}
-
-
 def chosen_models(names: list[str], everything: bool) -> list[str]:
     if names:
         return names
@@ -116,17 +101,6 @@ def line_of(result: dict[str, Any]) -> str:
     return line
 
 
-def environment() -> dict[str, object]:
-    return {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0],
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="default: those below 80 M parameters")
@@ -138,7 +112,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file for the result")
     parser.add_argument("--cpu-time", action="store_true", help="CPU seconds instead of the wall clock's")
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
+    clock = chosen_clock(options.cpu_time)
     torch.set_flush_denormal(True)
     before = environment()
     names = chosen_models(options.models, options.all)
@@ -152,15 +126,7 @@ def main() -> None:
             for other in results[1:]:
                 ratio = other[f"{form}_ms"] / results[0][f"{form}_ms"]
                 print(f"{form}: {other['model']} takes {ratio:.2f} times as long as {names[0]}")
-    if options.output:
-        settings = {
-            "image_size": options.image_size,
-            "repeats": options.repeats,
-            "batch_size": 1,
-            "clock": clock.__name__,
-        }
-        report = {"result": results, "settings": settings, "environment": before}
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(options, before, result=results)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ alone (assigner, loss and its gradient by the raw outputs), and prints their rat
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import environment, write_report
 
 from cloverleaf import create_model
 from cloverleaf.losses.config import LossConfig
@@ -89,18 +87,6 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def environment(device: str) -> dict[str, object]:
-    return {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
-        "load_average": os.getloadavg()[0],
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="yolov7-tiny")
@@ -120,10 +106,8 @@ def main() -> None:
         f"step {result['step_ms']:.1f} ms, assigner and loss {result['criterion_ms']:.1f} ms, "
         f"share {result['share']:.1%} ({result['objects']} objects in {options.batch_size} images)"
     )
-    if options.output:
-        settings = {name: value for name, value in vars(options).items() if name != "output"}
-        report = {"result": result, "settings": settings, "environment": environment(options.device)}
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device
+    write_report(options, environment(device=device), result=result)
 
 
 if __name__ == "__main__":

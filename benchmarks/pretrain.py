@@ -11,16 +11,13 @@ short cuts, a mask behind every layer and BatchNorm by its formula over all posi
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import environment, median_ms, median_ratio, write_report
 from torch import Tensor, nn
 
 from cloverleaf.layers.sparse.convert import SparseEncoder
@@ -95,18 +92,8 @@ def timed(action: Callable[[], tuple[Tensor, ...]]) -> tuple[float, float]:
 
 def summary(times: dict[str, list[float]]) -> dict[str, float]:
     """Median milliseconds, and the median, over the rounds, of the ratio to dense."""
-    result = {f"{name}_ms": round(statistics.median(taken) * 1e3, 1) for name, taken in times.items()}
-    for name in ("sparse", "masked"):
-        ratios = [own / dense for own, dense in zip(times[name], times["dense"], strict=True)]
-        result[f"{name}_over_dense"] = round(statistics.median(ratios), 3)
-    return result
-
-
-def environment() -> dict[str, object]:
-    return {
-        "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine(),
-        "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load_average": os.getloadavg()[0],
-    }  # fmt: skip
+    ratios = {f"{name}_over_dense": median_ratio(times[name], times["dense"], 3) for name in ("sparse", "masked")}
+    return {**median_ms(times, 1), **ratios}
 
 
 def main() -> None:
@@ -132,10 +119,7 @@ def main() -> None:
                 f"{of['sparse_over_dense']:.3f}; masked {of['masked_ms']:7.0f} ms, ratio {of['masked_over_dense']:.3f}",
                 flush=True,
             )
-    if options.output:
-        settings = {name: value for name, value in vars(options).items() if name != "output"}
-        report = {"results": results, "settings": settings, "environment": environment()}
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report(options, environment(), results=results)
 
 
 if __name__ == "__main__":
