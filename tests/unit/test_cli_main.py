@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import cloverleaf
 from cloverleaf.cli import main as cli
 
 
@@ -53,6 +54,11 @@ def test_an_output_below_a_file_is_said_without_a_traceback(
 @pytest.mark.parametrize("verb", ["info", "models"])
 def test_a_model_that_is_not_there_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     assert run(monkeypatch, verb, "yolov7-tny") == 2
+
+
+def test_the_version_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"cloverleaf {cloverleaf.__version__}\n"
 
 
 def test_what_the_library_logs_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

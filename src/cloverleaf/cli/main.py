@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+from typing import Annotated
 
 import typer
 
+from cloverleaf import __version__
 from cloverleaf.cli.ablate import ablate
 from cloverleaf.cli.data import app as data_app
 from cloverleaf.cli.demo import demo
@@ -30,6 +32,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cloverleaf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("demo")(demo)
 app.command("train")(train)
 app.command("pretrain")(pretrain)
