@@ -102,7 +102,7 @@ def test_bad_input(run: Path, shapes: Path, tmp_path: Path, arguments: list[str]
 @pytest.mark.parametrize(
     "extra",
     [
-        # The workers start before the epoch is known; the mean of epochs 3 to 6 spans the interruption.
+        # The workers start before the epoch is known; the mean of epochs 2 to 4 spans the interruption.
         ["multi_scale=true", "data.workers=2", "swa.enabled=true", "swa.start=0.3", "swa.lr_factor=0.5"],
         # Gradients still wait for their step when an epoch ends, and the level weights adapt inside the warm-up.
         ["schedule.nominal_batch=20", "schedule.warmup_epochs=0.5", "loss.autobalance=true", "optimizer.clip_norm=5"],
@@ -110,9 +110,9 @@ def test_bad_input(run: Path, shapes: Path, tmp_path: Path, arguments: list[str]
     ids=["multi_scale", "accumulating"],
 )
 def test_killed_and_resumed_equals_unbroken(shapes: Path, tmp_path: Path, extra: list[str]) -> None:
-    """Six epochs at once, and three epochs, kill -9 in the fourth, resume: the same weights, bit for bit."""
+    """Four epochs at once, and two epochs, kill -9 in the third, resume: the same weights, bit for bit."""
     options = [
-        "train", "--model", "yolov7-tiny", "--data", str(shapes), "--epochs", "6", "--image-size", "64",
+        "train", "--model", "yolov7-tiny", "--data", str(shapes), "--epochs", "4", "--image-size", "64",
         "--batch-size", "4", "--deterministic", *(part for value in extra for part in ("--set", value)), *QUICK,
     ]  # fmt: skip
     cloverleaf(*options, "--output", tmp_path / "whole")
@@ -120,17 +120,17 @@ def test_killed_and_resumed_equals_unbroken(shapes: Path, tmp_path: Path, extra:
     command = [sys.executable, "-m", "cloverleaf", *options, "--output", str(broken)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while _epochs(broken) < 3 and process.poll() is None and time.monotonic() < deadline:
+    while _epochs(broken) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert _epochs(broken) in (3, 4), "the run was not killed in time"
+    assert _epochs(broken) in (2, 3), "the run was not killed in time"
     # The newest checkpoint is cut off as a power failure would: the one before must be used, and said so.
     last = broken / "checkpoint" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
     said = cloverleaf("train", "--resume", "--output", broken).stdout
     assert "damaged" in said and "previous.ckpt" in said
-    assert yaml.safe_load((broken / "config.yaml").read_text())["epochs"] == 6
+    assert yaml.safe_load((broken / "config.yaml").read_text())["epochs"] == 4
     assert (broken / "weights" / "swa.safetensors").exists() == ("swa.enabled=true" in extra)
     names = sorted(path.name for path in (broken / "weights").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "whole" / "weights").iterdir())
@@ -139,7 +139,7 @@ def test_killed_and_resumed_equals_unbroken(shapes: Path, tmp_path: Path, extra:
         resumed = load_file(broken / "weights" / name)
         for key, value in whole.items():
             assert torch.equal(value, resumed[key]), f"{name}: {key}"
-    assert _epochs(broken) == 6
+    assert _epochs(broken) == 4
 
 
 def test_interrupted_run_says_how_to_go_on(shapes: Path, tmp_path: Path) -> None:
