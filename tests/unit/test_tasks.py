@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -28,6 +29,7 @@ from cloverleaf.predict.sources import find_sources
 from cloverleaf.recipes.resolve import resolve
 from cloverleaf.structures import Targets
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.region_advice import region_advice
 from cloverleaf.training.task import _scaled
 from cloverleaf.training.tasks import check_data, check_model, check_options
 from segmenters import InstanceFinder, PixelFinder
@@ -231,3 +233,19 @@ def test_masks_and_pixels_follow_a_multi_scale_batch(objects: int) -> None:
     assert scaled.masks.sum((1, 2)).tolist() == [12 * 48] * objects and scaled.masks.dtype == torch.uint8
     assert scaled.semantic is not None and scaled.semantic.dtype == torch.int64
     assert (scaled.semantic[0, :, 48:] == 255).all() and not scaled.semantic[0, :, :48].any()
+
+
+def test_objects_that_regions_are_not_set_up_for_are_counted() -> None:
+    """Two images of 200 px, shown at 100 px: one large object, and 40 small ones of 20 px, of which one is a crowd."""
+    boxes = np.array([[0, 0, 100, 100], *([[0, 0, 20, 20]] * 40)], np.float64)
+    index: Any = SimpleNamespace(
+        boxes_xyxy=boxes, crowd=np.arange(41) == 40, object_offsets=np.array([0, 1, 41]),
+        sizes_hw=np.full((2, 2), 200, np.int32),
+    )  # fmt: skip
+    small, crowded = region_advice(index, ((32,), (64,)), detections=30, image_size=100)
+    assert small.startswith("at 100 px 98% of the objects are too small") and "anchor_sides_px=[[16], [32]]" in small
+    assert "1 of 2 images hold more than 30 objects" in crowded and "--set model.head.detections=40" in crowded
+    assert "evaluation.ap_detections=40" in crowded and "max_detections=300" in crowded
+    assert region_advice(index, ((16,), (32,)), detections=40, image_size=100) == []
+    index.boxes_xyxy, index.crowd, index.object_offsets = boxes[:0], np.zeros(0, bool), np.zeros(3, np.int64)
+    assert region_advice(index, ((16,), (32,)), detections=40, image_size=100) == []

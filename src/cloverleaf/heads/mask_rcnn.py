@@ -99,6 +99,7 @@ class MaskRcnnHead(nn.Module):
         num_classes: K.
         strides: input pixels per cell of each map that regions are cut from.
         adapt: per level a 1x1 convolution to the width of the head, or nothing.
+        detections: most objects per image.
         rpn: torchvision's region proposal network.
         roi_heads: torchvision's heads for boxes, classes and masks; class 0 is background there.
     """
@@ -114,9 +115,14 @@ class MaskRcnnHead(nn.Module):
         )
         self.pooled_level = spec.pooled_level
         self.proposal_strides = (*self.strides, 2 * self.strides[-1]) if spec.pooled_level else self.strides
-        self._score_threshold, self._detections = spec.score_threshold, spec.detections
+        self._score_threshold, self.detections = spec.score_threshold, spec.detections
         self.rpn = _region_proposals(spec, width, self.proposal_strides)
         self.roi_heads = _region_heads(spec, width, num_classes, self.strides)
+
+    @property
+    def anchor_sides_px(self) -> tuple[tuple[float, ...], ...]:
+        """Sides of the anchors of each level of the region proposals, finest first."""
+        return tuple(tuple(level) for level in self.rpn.anchor_generator.sizes)
 
     def forward(self, features: Sequence[Tensor]) -> RegionOutput:
         """Maps ``(B, C_l, H_l, W_l)``, finest first -> raw output; further maps (of auxiliary heads) are not read."""
@@ -178,7 +184,7 @@ class MaskRcnnHead(nn.Module):
             heads = copy.copy(self.roi_heads)  # shares all weights; only its numbers and its mode are the copy's own
             heads.training = False
             heads.score_thresh = max(confidence, self._score_threshold)
-            heads.detections_per_img = min(max_detections, self._detections)
+            heads.detections_per_img = min(max_detections, self.detections)
             regions = self.proposals(raw, size_hw, training=False)
             found, _ = heads(self.named_maps(raw), regions, [size_hw] * raw.batch_size)
         return [Instances(x["boxes"], x["scores"], x["labels"] - 1, x["masks"][:, 0]) for x in found]

@@ -15,6 +15,7 @@ from cloverleaf.data.loader import build_train_loader
 from cloverleaf.data.source import list_splits, open_index
 from cloverleaf.data.subset import take_share
 from cloverleaf.errors import ConfigError, DataError
+from cloverleaf.heads.mask_rcnn import MaskRcnnHead
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.training import run_dir as folders
@@ -32,6 +33,7 @@ from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
+from cloverleaf.training.region_advice import region_advice
 from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
 from cloverleaf.training.starting_weights import build_model, provenance
@@ -105,6 +107,11 @@ def fit(
     )
     _fit_anchors(model, data.train, config, say)  # before the criterion, which reads the anchors; the same on resume
     _announce(model, data, config, runtime, schedule, loader.num_workers, say)
+    if isinstance(model.head, MaskRcnnHead):
+        for line in region_advice(
+            data.train, model.head.anchor_sides_px, model.head.detections, config.data.image_size
+        ):
+            say.print(f"note: {line}", highlight=False, markup=False)
     ema = EmaCallback(model, config.ema)
     task = _build_task(model, schedule, config, runtime, world_size, teacher)
     judge = JudgeCallback(ema, data.val, config, loader.num_workers)
