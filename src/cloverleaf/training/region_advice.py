@@ -34,8 +34,8 @@ def region_advice(
             factor /= 2
         better = [[max(round(side * factor), 1) for side in level] for level in anchor_sides_px]
         advice.append(
-            f"at {image_size} px {small:.0%} of the objects are too small for the smallest anchor ({smallest:g} px) and "
-            f"are learned badly: use larger images, or --set 'model.head.anchor_sides_px={better}'"
+            f"at {image_size} px {small:.0%} of the objects are too small for the smallest anchor, {smallest:g} px, "
+            f"and are learned badly: use larger images, or --set 'model.head.anchor_sides_px={better}'"
         )
     counts = np.diff(index.object_offsets)
     if (crowded := int((counts > detections).sum())) > 0:
