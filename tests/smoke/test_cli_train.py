@@ -120,7 +120,8 @@ def test_killed_and_resumed_equals_unbroken(shapes: Path, tmp_path: Path, extra:
     command = [sys.executable, "-m", "cloverleaf", *options, "--output", str(broken)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while _epochs(broken) < 2 and process.poll() is None and time.monotonic() < deadline:
+    checkpoints = [broken / "checkpoint" / name for name in ("previous.ckpt", "last.ckpt")]
+    while not all(path.exists() for path in checkpoints) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
