@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from cloverleaf.backbones.revcol.column import Column, Features, Level
+from cloverleaf.backbones.revcol.column import LEAST_SCALE, Column, Features, Level
 from cloverleaf.backbones.revcol.fusion import Fusion
 from cloverleaf.backbones.revcol.reversible import run_reversibly
 from cloverleaf.layers.convnext import ChannelNorm, ConvNeXtBlock, initialise
@@ -20,6 +21,7 @@ Memory = Literal["plain", "reversible", "anchored"]
 Width = Annotated[int, Field(ge=1, le=16384)]
 Count = Annotated[int, Field(ge=1, le=64)]
 STRIDES = (4, 8, 16, 32)
+_GROWTH, _FURTHEST = 32.0, 8
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -34,8 +36,8 @@ class RevColSpec:
         drop_path: of the last block of every column; it rises linearly from the first, which has none.
         far_fusion: the finest level reads the coarsest map of the left column, too, as in revcol-huge.
         memory: what is kept for the backward pass: everything (`plain`), the features of every column (`reversible`), or
-            those of every `anchor_every`-th column (`anchored`).
-        anchor_every: columns from one anchor to the next.
+            those of every r-th column (`anchored`).
+        anchor_every: r; null chooses it from the scales, see `safe_distance`.
     """
 
     type: Literal["revcol"] = "revcol"
@@ -46,7 +48,7 @@ class RevColSpec:
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     far_fusion: bool = False
     memory: Memory = "reversible"
-    anchor_every: Count = 4
+    anchor_every: Count | None = None
 
     def build(self) -> RevCol:
         """The module, freshly initialised."""
@@ -82,13 +84,14 @@ class RevCol(nn.Module):
             wanted: their numbers, from 0, ascending; the last one is the last column's.
         """
         stem = self.stem(images)
-        step = {"plain": 1, "reversible": 1, "anchored": self.anchor_every}[self.memory]
+        saving = self.memory != "plain" and self.training and torch.is_grad_enabled()
+        step = self.anchor_distance() if saving and self.memory == "anchored" else 1
         results: list[Features] = []
         features: Features = ()
         start = 0
         for end in _ends(len(self.columns), step, wanted):
             group = [column for column in self.columns[start : end + 1] if isinstance(column, Column)]
-            if self.memory != "plain" and torch.is_grad_enabled() and self.training:
+            if saving:
                 features = run_reversibly(group, stem, features)
             else:
                 for column in group:
@@ -97,6 +100,27 @@ class RevCol(nn.Module):
                 results.append(features)
             start = end + 1
         return results
+
+    def anchor_distance(self) -> int:
+        """Columns from one anchor to the next."""
+        if self.anchor_every is not None:
+            return self.anchor_every
+        smallest = [scale.detach().abs().min() for column in self.columns for scale in column.scales]  # type: ignore[union-attr]
+        return safe_distance(max(float(torch.stack(smallest).min()), LEAST_SCALE)) if smallest else 1
+
+
+def safe_distance(scale: float) -> int:
+    """Columns that can be reconstructed one from another in float32 while gradients stay within 1e-4 of plain ones.
+
+    A column's inverse divides by the scale, and so do those of the levels that feed each other, so the rounding of one
+    step grows by about 1 / scale^2 per column (docs/fidelity.md, entry 117). It may grow thirty-fold.
+
+    Args:
+        scale: smallest magnitude of any scale.
+    """
+    if scale >= 1:
+        return _FURTHEST
+    return min(1 + int(math.log(_GROWTH) / (2 * math.log(1 / scale))), _FURTHEST)
 
 
 def _ends(columns: int, step: int, wanted: Sequence[int]) -> list[int]:

@@ -1,8 +1,8 @@
-"""Back-propagation through columns that keeps their last output only (arXiv 2212.11696, section 2.1 and appendix).
+"""Back-propagation through columns that keeps their last output only (arXiv 2212.11696, section 2.1).
 
-The published implementation adds parameter gradients from within, so that they are invisible to `torch.autograd.grad` and
-missing where the stem is frozen, and holds the graphs of a whole column. Here all that is differentiated is an input of
-the function, and one level's graph is alive at a time.
+The published implementation adds the gradients of parameters from within, so that `torch.autograd.grad` does not see them
+and none come where the stem is frozen, and it holds the graphs of a whole column. Here all that is differentiated is an
+input of the function, and the graph of one level is alive at a time.
 """
 
 from __future__ import annotations
