@@ -1,0 +1,1 @@
+"""RevCol: reversible columns (arXiv 2212.11696)."""

@@ -1,0 +1,148 @@
+"""RevCol as a backbone: a stem and reversible columns, of which the last one's maps are the features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cloverleaf.backbones.revcol.column import LEAST_SCALE, Column, Features, Level
+from cloverleaf.backbones.revcol.fusion import Fusion
+from cloverleaf.backbones.revcol.reversible import run_reversibly
+from cloverleaf.layers.convnext import ChannelNorm, ConvNeXtBlock, initialise
+from cloverleaf.structures import FeatureSpec
+
+Memory = Literal["plain", "reversible", "anchored"]
+Width = Annotated[int, Field(ge=1, le=16384)]
+Count = Annotated[int, Field(ge=1, le=64)]
+STRIDES = (4, 8, 16, 32)
+_GROWTH, _FURTHEST = 32.0, 8
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class RevColSpec:
+    """Options of `RevCol`; the defaults are those of revcol-tiny.
+
+    Attributes:
+        channels: width of the four levels, finest first.
+        layers: blocks of each level.
+        columns: N.
+        kernel_size: of the depthwise convolutions, odd.
+        drop_path: of the last block of every column; it rises linearly from the first, which has none.
+        far_fusion: the finest level reads the coarsest map of the left column, too, as in revcol-huge.
+        memory: what is kept for the backward pass: everything (`plain`), the features of every column (`reversible`), or
+            those of every r-th column (`anchored`).
+        anchor_every: r; null chooses it from the scales, see `safe_distance`.
+    """
+
+    type: Literal["revcol"] = "revcol"
+    channels: tuple[Width, Width, Width, Width] = (64, 128, 256, 512)
+    layers: tuple[Count, Count, Count, Count] = (2, 2, 4, 2)
+    columns: Count = 4
+    kernel_size: Literal[1, 3, 5, 7, 9] = 3
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    far_fusion: bool = False
+    memory: Memory = "reversible"
+    anchor_every: Count | None = None
+
+    def build(self) -> RevCol:
+        """The module, freshly initialised."""
+        return RevCol(self)
+
+
+class RevCol(nn.Module):
+    """Image to the four maps of the last column.
+
+    Attributes:
+        stem: patches of four pixels.
+        columns: `Column` each.
+        features: what the maps are.
+    """
+
+    def __init__(self, spec: RevColSpec) -> None:
+        super().__init__()
+        self.memory, self.anchor_every = spec.memory, spec.anchor_every
+        self.features = FeatureSpec(channels=spec.channels, strides=STRIDES)
+        self.stem = nn.Sequential(nn.Conv2d(3, spec.channels[0], 4, 4), ChannelNorm(spec.channels[0]))
+        self.columns = nn.ModuleList(_column(spec, first=n == 0) for n in range(spec.columns))
+        self.apply(initialise)
+
+    def forward(self, images: Tensor) -> Features:
+        """``(B, 3, H, W)`` -> maps of strides 4, 8, 16, 32, finest first, float32; any size from 32 pixels up."""
+        return self.forward_columns(images, [len(self.columns) - 1])[-1]
+
+    def forward_columns(self, images: Tensor, wanted: Sequence[int]) -> list[Features]:
+        """The features of some columns, for heads that supervise them.
+
+        Args:
+            images: ``(B, 3, H, W)``.
+            wanted: their numbers, from 0, ascending; the last one is the last column's.
+        """
+        stem = self.stem(images)
+        saving = self.memory != "plain" and self.training and torch.is_grad_enabled()
+        step = self.anchor_distance() if saving and self.memory == "anchored" else 1
+        results: list[Features] = []
+        features: Features = ()
+        start = 0
+        for end in _ends(len(self.columns), step, wanted):
+            group = [column for column in self.columns[start : end + 1] if isinstance(column, Column)]
+            if saving:
+                features = run_reversibly(group, stem, features)
+            else:
+                for column in group:
+                    features = column(stem, features)
+            if end in wanted:
+                results.append(features)
+            start = end + 1
+        return results
+
+    def anchor_distance(self) -> int:
+        """Columns from one anchor to the next."""
+        if self.anchor_every is not None:
+            return self.anchor_every
+        smallest = [scale.detach().abs().min() for column in self.columns for scale in column.scales]  # type: ignore[union-attr]
+        return safe_distance(max(float(torch.stack(smallest).min()), LEAST_SCALE)) if smallest else 1
+
+
+def safe_distance(scale: float) -> int:
+    """Columns that can be reconstructed one from another in float32 while gradients stay within 1e-4 of plain ones.
+
+    A column's inverse divides by the scale, and so do those of the levels that feed each other, so the rounding of one
+    step grows by about 1 / scale^2 per column (docs/fidelity.md, entry 117). It may grow thirty-fold.
+
+    Args:
+        scale: smallest magnitude of any scale.
+    """
+    if scale >= 1:
+        return _FURTHEST
+    return min(1 + int(math.log(_GROWTH) / (2 * math.log(1 / scale))), _FURTHEST)
+
+
+def _ends(columns: int, step: int, wanted: Sequence[int]) -> list[int]:
+    """The last column of each group: every ``step``-th, those that are wanted, and the last."""
+    return sorted({*range(step - 1, columns, step), *wanted, columns - 1})
+
+
+def drop_rates(rate: float, layers: Sequence[int]) -> list[list[float]]:
+    """Of the blocks of every level of a column: rising linearly with the depth in the column."""
+    rates = iter(torch.linspace(0, rate, sum(layers)).tolist())
+    return [[next(rates) for _ in range(count)] for count in layers]
+
+
+def _column(spec: RevColSpec, *, first: bool) -> Column:
+    levels = []
+    for k, (channels, rates) in enumerate(zip(spec.channels, drop_rates(spec.drop_path, spec.layers), strict=True)):
+        higher: dict[int, int] = {}
+        if not first and k < 3:
+            higher[0] = spec.channels[k + 1]
+        if not first and k == 0 and spec.far_fusion:
+            higher[2] = spec.channels[3]
+        fusion = Fusion(spec.channels[max(k - 1, 0)], channels, higher, halve=k > 0)
+        blocks = [ConvNeXtBlock(channels, kernel_size=spec.kernel_size, drop_path=rate) for rate in rates]
+        levels.append(Level(fusion, blocks))
+    return Column(levels, spec.channels, first=first)

@@ -1,0 +1,49 @@
+"""How a level of a column merges what comes from below with what the left column has seen at coarser levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cloverleaf.layers.convnext import ChannelNorm
+
+
+class Up(nn.Module):
+    """A coarser map at the width and size of a finer one: 1x1 convolution and norm, then nearest-neighbour enlargement."""
+
+    def __init__(self, coming: int, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(coming, channels, 1)
+        self.norm = ChannelNorm(channels)
+
+    def forward(self, x: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        """(B, C', h, w) -> (B, C, H, W); any sizes, as published for segmentation."""
+        return F.interpolate(self.norm(self.project(x)), size=size_hw, mode="nearest")
+
+
+class Fusion(nn.Module):
+    """The plain sum of the map from below, halved, and of coarser maps of the left column.
+
+    Args:
+        below: width of what comes from below; the same as ``channels`` on the finest level, which is not halved.
+        channels: width of the level.
+        higher: width of each coarser map of the left column that is read, by its place above this level (0: the next).
+        halve: whether what comes from below is finer.
+    """
+
+    def __init__(self, below: int, channels: int, higher: dict[int, int], *, halve: bool) -> None:
+        super().__init__()
+        self.down: nn.Module = nn.Identity()
+        if halve:
+            self.down = nn.Sequential(nn.Conv2d(below, channels, 2, 2), ChannelNorm(channels))
+        self.sources = tuple(higher)
+        self.ups = nn.ModuleList(Up(coming, channels) for coming in higher.values())
+
+    def forward(self, below: Tensor, higher: Sequence[Tensor]) -> Tensor:
+        """Maps of the left column above this level, finest first -> (B, C, H, W)."""
+        merged: Tensor = self.down(below)
+        for source, up in zip(self.sources, self.ups, strict=True):
+            merged = up(higher[source], (merged.shape[2], merged.shape[3])) + merged
+        return merged
