@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,16 @@ from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.layers.rep import reparameterize
 from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.models.spec import DetectorSpec, Task
-from cloverleaf.structures import FeatureSpec
+from cloverleaf.structures import AuxiliaryOutput, FeatureSpec, SupervisedOutput
+
+
+class Supervision(Protocol):
+    """Further supervision of a model, in training only."""
+
+    columns: tuple[int, ...]  # earlier columns that it reads, ascending, of a backbone in columns; none of any other
+
+    def __call__(self, images: Tensor, columns: Sequence[Sequence[Tensor]]) -> tuple[AuxiliaryOutput, ...]:
+        """What it says of ``images`` ``(B, 3, H, W)``, the maps of those columns, and last the backbone's own maps."""
 
 
 class Detector(nn.Module):
@@ -23,31 +33,44 @@ class Detector(nn.Module):
 
     Attributes:
         backbone, neck, head: the parts, in the order of the data.
+        supervision: a `Supervision`, or None; `deployed` drops it.
         spec: what it was built from.
         metadata: what its weights file says about it, or None.
     """
 
     head: Any  # what it has beyond `num_classes`, `strides` and `deploy` depends on the task
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: DetectorSpec) -> None:
+    def __init__(
+        self, backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: DetectorSpec, supervision: Any = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = neck
         self.head = head
+        self.supervision = supervision
         self.spec = spec
         self.metadata: WeightsMetadata | None = None
 
     def forward(self, images: Tensor) -> Any:
         """``(B, 3, H, W)`` float RGB in [0, 1], H and W multiples of `max_stride` -> raw output, in every mode.
 
-        Its type depends on the head: `AnchorOutput`, `DenseOutput` and so on, the same while training and evaluating.
+        Its type depends on the head: `AnchorOutput`, `DenseOutput` and so on, the same while training and evaluating;
+        only a model with `supervision` gives a `SupervisedOutput` with it while training.
 
         Raises:
             ConfigError: the images have another shape or type.
         """
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             self._check_images(images)
+        if self.supervision is not None and self.training:
+            return self._supervised(images)
         return self.head(self.features(images))
+
+    def _supervised(self, images: Tensor) -> SupervisedOutput:
+        wanted, backbone = self.supervision.columns, cast(Any, self.backbone)
+        columns = backbone.forward_columns(images, wanted) if wanted else [backbone(images)]
+        final = self.head(self.neck(columns[-1]))
+        return SupervisedOutput(final, self.supervision(images, columns))
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The neck's maps, finest first: what the head reads."""
@@ -122,6 +145,7 @@ class Detector(nn.Module):
         """
         deployed = copy.deepcopy(self).eval()
         deployed.head.deploy()
+        deployed.supervision = None
         deployed.spec = self.spec.as_deployed() if not self.spec.fused else self.spec
         return deployed
 

@@ -11,15 +11,19 @@ from pydantic import TypeAdapter, ValidationError
 from cloverleaf.backbones.csp import CspTinySpec
 from cloverleaf.backbones.efficient_rep import CspBepSpec, EfficientRepSpec
 from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
+from cloverleaf.backbones.revcol.backbone import RevColSpec
+from cloverleaf.backbones.revcol.variants import VARIANTS as REVCOL_VARIANTS
 from cloverleaf.backbones.timm import TimmSpec
 from cloverleaf.errors import ConfigError, UnknownModelError, suggest
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
+from cloverleaf.heads.classify import ClassifyHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.heads.mask_rcnn import MaskRcnnHeadSpec
 from cloverleaf.heads.point_rend import PointRendHeadSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
 from cloverleaf.necks.fpn import FpnSpec
 from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
+from cloverleaf.necks.none import NoNeckSpec
 from cloverleaf.necks.rep_pan import RepPanSpec
 
 BACKBONES: Mapping[str, type] = {
@@ -28,34 +32,45 @@ BACKBONES: Mapping[str, type] = {
     "efficient-rep": EfficientRepSpec,
     "elan": ElanSpec,
     "elan-tiny": ElanTinySpec,
+    "revcol": RevColSpec,
     "timm": TimmSpec,
 }
 NECKS: Mapping[str, type] = {
     "elan-pan": ElanPanSpec,
     "fpn": FpnSpec,
     "gather-distribute": GatherDistributeSpec,
+    "none": NoNeckSpec,
     "rep-pan": RepPanSpec,
 }
 HEADS: Mapping[str, type] = {
     "anchor": AnchorHeadSpec,
+    "classify": ClassifyHeadSpec,
     "dense": DenseHeadSpec,
     "mask-rcnn": MaskRcnnHeadSpec,
     "point-rend": PointRendHeadSpec,
 }
+SUPERVISIONS: Mapping[str, type] = {}
 TABLES: Mapping[str, Mapping[str, type]] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
+OPTIONAL_TABLES: Mapping[str, Mapping[str, type]] = {"supervision": SUPERVISIONS}
+ALL_TABLES: Mapping[str, Mapping[str, type]] = {**TABLES, **OPTIONAL_TABLES}
+
+# Names for parts with other options than the default ones.
+PRESETS: Mapping[str, Mapping[str, Any]] = {"backbone": REVCOL_VARIANTS}
 
 
 def named(part: str, name: str) -> Any:
-    """The part of that name with default options; a backbone may be ``timm/NAME``, any convolutional model of timm.
+    """The part of that name: a preset, a type with default options, or ``timm/NAME``, any convolutional model of timm.
 
     Raises:
         UnknownModelError: there is none.
     """
-    table = TABLES[part]
+    table, presets = ALL_TABLES[part], PRESETS.get(part, {})
+    if name in presets:
+        return presets[name]
     if part == "backbone" and name.startswith("timm/"):
         return TimmSpec(model=name.removeprefix("timm/"))
     if name not in table or name == "timm":
-        known = [*(key for key in table if key != "timm"), *(["timm/NAME"] if part == "backbone" else [])]
+        known = [*presets, *(key for key in table if key != "timm"), *(["timm/NAME"] if part == "backbone" else [])]
         raise UnknownModelError(f"no {part} {name!r}", "it is not among the known parts", suggest(name, known))
     return table[name]()
 
@@ -69,13 +84,13 @@ def from_dict(part: str, values: Mapping[str, Any]) -> Any:
     """Options of a part from plain values with a ``type``.
 
     Args:
-        part: `backbone`, `neck` or `head`.
+        part: `backbone`, `neck`, `head` or `supervision`.
         values: as `to_dict` wrote them; options left out keep their defaults.
 
     Raises:
         ConfigError: an unknown type or option, or a value of the wrong type or range.
     """
-    table = TABLES[part]
+    table = ALL_TABLES[part]
     name = str(values.get("type")) if isinstance(values, Mapping) else repr(values)
     if name not in table:
         raise ConfigError(f"no {part} {name!r}", "it is not among the known parts", suggest(name, table))

@@ -13,7 +13,7 @@ from cloverleaf.models import parts
 from cloverleaf.structures import FeatureSpec
 
 Form = Literal["training", "deploy", "fused"]
-Task = Literal["detect", "instance", "semantic"]
+Task = Literal["detect", "instance", "semantic", "classify"]
 
 
 class BackboneSpec(Protocol):
@@ -56,6 +56,21 @@ class HeadSpec(Protocol):
         """The options that describe the head once what only training needs is folded or dropped."""
 
 
+class SupervisionSpec(Protocol):
+    """Options of what supervises a model beside its head, in training only; see `Detector.supervision`."""
+
+    @property
+    def type(self) -> str:
+        """Its name in `parts.SUPERVISIONS`."""
+
+    def build(self, backbone: nn.Module, head: HeadSpec, num_classes: int) -> nn.Module:
+        """The module for a model with that backbone, head and number of classes.
+
+        Raises:
+            ConfigError: it does not fit them.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorSpec:
     """A backbone, a neck, a head and the number of classes.
@@ -64,6 +79,7 @@ class DetectorSpec:
         name: catalog name that it came from.
         num_classes: K.
         backbone, neck, head: options of the parts.
+        supervision: options of further supervision in training, or None.
         fused: normalisation is folded into the convolutions (inference only).
     """
 
@@ -72,6 +88,7 @@ class DetectorSpec:
     neck: NeckSpec
     head: HeadSpec
     num_classes: int = 80
+    supervision: SupervisionSpec | None = None
     fused: bool = False
 
     def __post_init__(self) -> None:
@@ -81,10 +98,10 @@ class DetectorSpec:
                 "a detector needs at least one class",
                 "give a whole number of 1 or more",
             )
-        if self.fused and self.head != self.head.deployed():
+        if self.fused and (self.supervision or self.head != self.head.deployed()):
             raise ConfigError(
                 "a fused detector cannot have a head in training form",
-                f"the head is {self.head}",
+                f"the head is {self.head}, further supervision {self.supervision}",
                 "fuse the trained model instead of building one",
             )
 
@@ -98,11 +115,11 @@ class DetectorSpec:
         """`training` (implicit knowledge, auxiliary branches), `deploy` (without them), `fused` (norms folded too)."""
         if self.fused:
             return "fused"
-        return "deploy" if self.head == self.head.deployed() else "training"
+        return "deploy" if self == self.as_deployed() else "training"
 
     def as_deployed(self) -> DetectorSpec:
         """The spec of the same detector without what only training needs, norms not folded."""
-        return replace(self, head=self.head.deployed())
+        return replace(self, head=self.head.deployed(), supervision=None)
 
     def as_fused(self) -> DetectorSpec:
         """The spec of the same detector after fusing."""
@@ -115,9 +132,9 @@ class DetectorSpec:
             ConfigError: an unknown part or option, or a value of the wrong type or range.
         """
         for part, values in overrides.items():
-            if part not in parts.TABLES:
+            if part not in parts.ALL_TABLES:
                 raise ConfigError(
-                    f"{self.name}: no part {part!r}", "its options cannot be set", suggest(part, parts.TABLES)
+                    f"{self.name}: no part {part!r}", "its options cannot be set", suggest(part, parts.ALL_TABLES)
                 )
             if not isinstance(values, Mapping):
                 raise ConfigError(
@@ -125,8 +142,13 @@ class DetectorSpec:
                     "the options of a part are a mapping",
                     f'write e.g. {part}={{"width": 0.5}}',
                 )
-        changed = {part: parts.override(part, getattr(self, part), values) for part, values in overrides.items()}
+        changed = {part: self._overridden(part, values) for part, values in overrides.items()}
         return replace(self, **changed)
+
+    def _overridden(self, part: str, values: Mapping[str, Any]) -> Any:
+        if part in parts.OPTIONAL_TABLES and getattr(self, part) is None:
+            return parts.from_dict(part, values) if values else None
+        return parts.override(part, getattr(self, part), values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers for JSON; `from_dict` reads them back."""
@@ -134,7 +156,7 @@ class DetectorSpec:
             "name": self.name,
             "num_classes": self.num_classes,
             "fused": self.fused,
-            **{part: parts.to_dict(getattr(self, part)) for part in parts.TABLES},
+            **{part: parts.to_dict(spec) for part in parts.ALL_TABLES if (spec := getattr(self, part)) is not None},
         }
 
     @classmethod
@@ -144,8 +166,12 @@ class DetectorSpec:
         Raises:
             ConfigError: a key is unknown or missing, or a value of the wrong type or range.
         """
-        parts.check_keys("model spec", values, ("name", "num_classes", "fused", *parts.TABLES), complete=True)
-        built: dict[str, Any] = {part: parts.from_dict(part, values[part]) for part in parts.TABLES}
+        needed = ("name", "num_classes", "fused", *parts.TABLES)
+        parts.check_keys("model spec", values, (*needed, *parts.OPTIONAL_TABLES))
+        parts.check_keys("model spec", {key: values[key] for key in values if key in needed}, needed, complete=True)
+        built: dict[str, Any] = {
+            part: parts.from_dict(part, values[part]) for part in parts.ALL_TABLES if part in values
+        }
         return cls(name=str(values["name"]), num_classes=values["num_classes"], fused=bool(values["fused"]), **built)
 
 

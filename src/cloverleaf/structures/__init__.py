@@ -12,7 +12,14 @@ from cloverleaf.structures.detections import Detections
 from cloverleaf.structures.features import FeatureSpec
 from cloverleaf.structures.label_map import LabelMap
 from cloverleaf.structures.masks import Mask
-from cloverleaf.structures.outputs import AidedOutput, AnchorOutput, DenseOutput
+from cloverleaf.structures.outputs import (
+    AidedOutput,
+    AnchorOutput,
+    AuxiliaryOutput,
+    ClassifyOutput,
+    DenseOutput,
+    SupervisedOutput,
+)
 from cloverleaf.structures.sample import Polygons, Sample
 from cloverleaf.structures.segmentation import Instances, RegionOutput, SemanticOutput
 
@@ -22,7 +29,9 @@ __all__ = [
     "AnchorAssignment",
     "AnchorOutput",
     "AuxiliaryAssigner",
+    "AuxiliaryOutput",
     "Batch",
+    "ClassifyOutput",
     "DenseOutput",
     "Detections",
     "FeatureSpec",
@@ -35,5 +44,6 @@ __all__ = [
     "RegionOutput",
     "Sample",
     "SemanticOutput",
+    "SupervisedOutput",
     "Targets",
 ]

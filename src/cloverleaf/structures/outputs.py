@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -66,3 +67,40 @@ class DenseOutput:
     def batch_size(self) -> int:
         """Number of images."""
         return int(self.logits.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyOutput:
+    """Raw output of a head for whole images.
+
+    Attributes:
+        logits: ``(B, K)``.
+    """
+
+    logits: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AuxiliaryOutput:
+    """What one source of additional supervision says in training, e.g. an earlier column.
+
+    Attributes:
+        raw: raw output of a head of the model's own task, or None where the source has none.
+        image: ``(B, 3, H, W)`` logits of a reconstruction of the input, or None.
+    """
+
+    raw: Any = None
+    image: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedOutput:
+    """Raw output of a model in training whose `supervision` adds to what its head says.
+
+    Attributes:
+        final: raw output of the model's head: all that there is in evaluation.
+        auxiliary: of each further source, earliest first.
+    """
+
+    final: Any
+    auxiliary: tuple[AuxiliaryOutput, ...]

@@ -35,8 +35,8 @@ class RevColSpec:
         kernel_size: of the depthwise convolutions, odd.
         drop_path: of the last block of every column; it rises linearly from the first, which has none.
         far_fusion: the finest level reads the coarsest map of the left column, too, as in revcol-huge.
-        memory: what is kept for the backward pass: everything (`plain`), the features of every column (`reversible`), or
-            those of every r-th column (`anchored`).
+        memory: what is kept for the backward pass: everything (`plain`), the features of every column (`reversible`),
+            or those of every r-th column (`anchored`).
         anchor_every: r; null chooses it from the scales, see `safe_distance`.
     """
 
@@ -74,14 +74,14 @@ class RevCol(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """``(B, 3, H, W)`` -> maps of strides 4, 8, 16, 32, finest first, float32; any size from 32 pixels up."""
-        return self.forward_columns(images, [len(self.columns) - 1])[-1]
+        return self.forward_columns(images)[-1]
 
-    def forward_columns(self, images: Tensor, wanted: Sequence[int]) -> list[Features]:
-        """The features of some columns, for heads that supervise them.
+    def forward_columns(self, images: Tensor, earlier: Sequence[int] = ()) -> list[Features]:
+        """The features of some earlier columns, for heads that supervise them, and last those of the last one.
 
         Args:
             images: ``(B, 3, H, W)``.
-            wanted: their numbers, from 0, ascending; the last one is the last column's.
+            earlier: numbers of the earlier columns, from 0, ascending.
         """
         stem = self.stem(images)
         saving = self.memory != "plain" and self.training and torch.is_grad_enabled()
@@ -89,14 +89,14 @@ class RevCol(nn.Module):
         results: list[Features] = []
         features: Features = ()
         start = 0
-        for end in _ends(len(self.columns), step, wanted):
+        for end in _ends(len(self.columns), step, earlier):
             group = [column for column in self.columns[start : end + 1] if isinstance(column, Column)]
             if saving:
                 features = run_reversibly(group, stem, features)
             else:
                 for column in group:
                     features = column(stem, features)
-            if end in wanted:
+            if end in earlier or end == len(self.columns) - 1:
                 results.append(features)
             start = end + 1
         return results

@@ -11,7 +11,7 @@ from cloverleaf.layers.convnext import ChannelNorm
 
 
 class Up(nn.Module):
-    """A coarser map at the width and size of a finer one: 1x1 convolution and norm, then nearest-neighbour enlargement."""
+    """A coarser map at the width and size of a finer one: 1x1 convolution, norm, nearest-neighbour enlargement."""
 
     def __init__(self, coming: int, channels: int) -> None:
         super().__init__()

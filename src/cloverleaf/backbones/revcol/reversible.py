@@ -1,8 +1,8 @@
 """Back-propagation through columns that keeps their last output only (arXiv 2212.11696, section 2.1).
 
-The published implementation adds the gradients of parameters from within, so that `torch.autograd.grad` does not see them
-and none come where the stem is frozen, and it holds the graphs of a whole column. Here all that is differentiated is an
-input of the function, and the graph of one level is alive at a time.
+The published implementation adds the gradients of parameters from within, so that `torch.autograd.grad` does not see
+them and none come where the stem is frozen, and it holds the graphs of a whole column. Here all that is differentiated
+is an input of the function, and the graph of one level is alive at a time.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def run_reversibly(columns: Sequence[Column], stem: Tensor, left: Features) -> F
     """
     scales = [scale for column in columns for scale in column.effective_scales()]
     parameters = [p for column in columns for level in column.levels for p in level.parameters()]
-    features: Features = _Columns.apply(columns, stem, *left, *scales, *parameters)  # type: ignore[no-untyped-call]
+    features: Features = _Columns.apply(columns, stem, *left, *scales, *parameters)
     return features
 
 
