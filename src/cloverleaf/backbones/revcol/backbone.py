@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cloverleaf.backbones.revcol.column import LEAST_SCALE, Column, Features, Level
-from cloverleaf.backbones.revcol.fusion import Fusion
+from cloverleaf.backbones.revcol.fusions import FusionKind, build_fusion
 from cloverleaf.backbones.revcol.reversible import run_reversibly
 from cloverleaf.layers.convnext import ChannelNorm, ConvNeXtBlock, initialise
 from cloverleaf.structures import FeatureSpec
@@ -35,6 +35,8 @@ class RevColSpec:
         kernel_size: of the depthwise convolutions, odd.
         drop_path: of the last block of every column; it rises linearly from the first, which has none.
         far_fusion: the finest level reads the coarsest map of the left column, too, as in revcol-huge.
+        fusion: how a level merges what it reads: the published `sum`, `weighted` branches, or `attention` over all maps
+            that it may read; both start as the sum.
         memory: what is kept for the backward pass: everything (`plain`), the features of every column (`reversible`),
             or those of every r-th column (`anchored`).
         anchor_every: r; null chooses it from the scales, see `safe_distance`.
@@ -47,6 +49,7 @@ class RevColSpec:
     kernel_size: Literal[1, 3, 5, 7, 9] = 3
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     far_fusion: bool = False
+    fusion: FusionKind = "sum"
     memory: Memory = "reversible"
     anchor_every: Count | None = None
 
@@ -137,12 +140,7 @@ def drop_rates(rate: float, layers: Sequence[int]) -> list[list[float]]:
 def _column(spec: RevColSpec, *, first: bool) -> Column:
     levels = []
     for k, (channels, rates) in enumerate(zip(spec.channels, drop_rates(spec.drop_path, spec.layers), strict=True)):
-        higher: dict[int, int] = {}
-        if not first and k < 3:
-            higher[0] = spec.channels[k + 1]
-        if not first and k == 0 and spec.far_fusion:
-            higher[2] = spec.channels[3]
-        fusion = Fusion(spec.channels[max(k - 1, 0)], channels, higher, halve=k > 0)
+        fusion = build_fusion(spec.fusion, k, spec.channels, first=first, far=spec.far_fusion)
         blocks = [ConvNeXtBlock(channels, kernel_size=spec.kernel_size, drop_path=rate) for rate in rates]
         levels.append(Level(fusion, blocks))
     return Column(levels, spec.channels, first=first)

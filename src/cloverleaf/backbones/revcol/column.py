@@ -31,7 +31,7 @@ class Level(nn.Module):
             own: finer maps of this column, finest first.
             higher: coarser maps of the left column, finest first; none in the first column.
         """
-        merged: Tensor = self.blocks(self.fusion(own[-1] if own else stem, higher))
+        merged: Tensor = self.blocks(self.fusion(stem, own, higher))
         return merged
 
 

@@ -41,9 +41,15 @@ class Fusion(nn.Module):
         self.sources = tuple(higher)
         self.ups = nn.ModuleList(Up(coming, channels) for coming in higher.values())
 
-    def forward(self, below: Tensor, higher: Sequence[Tensor]) -> Tensor:
-        """Maps of the left column above this level, finest first -> (B, C, H, W)."""
-        merged: Tensor = self.down(below)
-        for source, up in zip(self.sources, self.ups, strict=True):
-            merged = up(higher[source], (merged.shape[2], merged.shape[3])) + merged
+    def forward(self, stem: Tensor, own: Sequence[Tensor], higher: Sequence[Tensor]) -> Tensor:
+        """Merge what `Level.forward` may read, see there -> (B, C, H, W)."""
+        merged, *others = self.branches(stem, own, higher)
+        for other in others:
+            merged = other + merged
         return merged
+
+    def branches(self, stem: Tensor, own: Sequence[Tensor], higher: Sequence[Tensor]) -> list[Tensor]:
+        """What is summed, each (B, C, H, W): first what comes from below, the stem on the finest level."""
+        below: Tensor = self.down(own[-1] if own else stem)
+        size_hw = (below.shape[2], below.shape[3])
+        return [below, *(up(higher[source], size_hw) for source, up in zip(self.sources, self.ups, strict=True))]
