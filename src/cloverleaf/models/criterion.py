@@ -13,13 +13,14 @@ from cloverleaf.assigners.lead_guided import CoarseToFineAssigner, IndependentAs
 from cloverleaf.assigners.simota import SimOtaAssigner
 from cloverleaf.errors import ConfigError
 from cloverleaf.heads.dense import DenseHead
+from cloverleaf.losses.classify import ClassifyCriterion
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.criteria import AnchorCriterion
 from cloverleaf.losses.dense import DenseCriterion
 from cloverleaf.losses.dense_config import DistillationConfig
 from cloverleaf.models.dense_criterion import dense_criterion, warmed_up
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.segmentation_criterion import segmentation_criterion
+from cloverleaf.models.segmentation_criterion import refuse_others, segmentation_criterion
 from cloverleaf.structures import AnchorAssigner, AuxiliaryAssigner
 
 _FINE_REACH, _COARSE_REACH = 0.5, 1.0  # own cell and normally two neighbours; own cell and all four
@@ -103,7 +104,7 @@ def build_criterion(
 ) -> Any:
     """The training criterion of `model`, which follows from its head.
 
-    It is an `AnchorCriterion`, `DenseCriterion`, `RegionCriterion` or `SemanticCriterion`.
+    It is an `AnchorCriterion`, `DenseCriterion`, `RegionCriterion`, `SemanticCriterion` or `ClassifyCriterion`.
 
     Args:
         model: its anchors are copied, so build the criterion after they are final.
@@ -115,6 +116,9 @@ def build_criterion(
     Raises:
         ConfigError: an option that has no effect on this model.
     """
+    if isinstance(model, Detector) and model.task == "classify":
+        refuse_others(config, None, model.spec.name)
+        return ClassifyCriterion(reduce=reduce)
     if isinstance(model, Detector) and model.task != "detect":
         return segmentation_criterion(model, config, reduce=reduce)
     if isinstance(model, Detector) and isinstance(model.head, DenseHead):

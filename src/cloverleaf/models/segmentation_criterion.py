@@ -29,11 +29,10 @@ def segmentation_criterion(
     return SemanticCriterion(config.semantic, head=model.head, reduce=reduce)
 
 
-def refuse_others(config: LossConfig, own: str, model: str) -> None:
-    """Raise `ConfigError` where an option is set that only other kinds of models have."""
+def refuse_others(config: LossConfig, own: str | None, model: str) -> None:
+    """Raise `ConfigError` where an option is set that only other kinds of models have; ``own`` names the model's."""
     default = LossConfig()
+    has = f"has only the options loss.{own}.*" if own else "has no options of its loss"
     for name in (field.name for field in fields(LossConfig) if field.name != own):
         if (value := getattr(config, name)) != getattr(default, name):
-            raise ConfigError(
-                f"loss.{name} = {value!r} has no effect", f"{model} has only the options loss.{own}.*", "leave it out"
-            )
+            raise ConfigError(f"loss.{name} = {value!r} has no effect", f"{model} {has}", "leave it out")

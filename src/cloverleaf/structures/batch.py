@@ -30,6 +30,8 @@ class Targets:
             where it does not count (padding, crowd); None when not asked for.
         packed_masks: ``(M, H, W / 8)`` uint8: the masks on their way from the loader, eight pixels a byte, the leftmost
             in the highest bit; `unpacked` makes masks of them.
+        class_probs: ``(B, K)`` float32, rows of sum 1: soft classes of whole images, mixed and smoothed; None where the
+            labels say it all. Images with a class have one object each, which covers them.
     """
 
     boxes_xyxy: Tensor
@@ -41,6 +43,7 @@ class Targets:
     tags: Tensor | None = None
     semantic: Tensor | None = None
     packed_masks: Tensor | None = None
+    class_probs: Tensor | None = None
 
     def unpacked(self) -> Targets:
         """The same with `masks` in place of `packed_masks`, on their device."""
