@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cloverleaf.errors import ConfigError
+from cloverleaf.losses.held_head import HeldHeadCriterion
 from cloverleaf.losses.output import LossOutput
 from cloverleaf.losses.segmentation_config import RegionLossConfig
 from cloverleaf.losses.shares import weighted_by_images
@@ -18,10 +18,9 @@ from cloverleaf.structures import RegionOutput, Targets
 
 
 class RegionHead(Protocol):
-    """What the criterion needs of a region-based head; see `cloverleaf.heads.mask_rcnn.MaskRcnnHead`."""
+    """What criteria need of a region-based head; see `cloverleaf.heads.regions.RegionHead`."""
 
     rpn: Any
-    roi_heads: Any
 
     def anchors(self, raw: RegionOutput) -> Tensor:
         """``(N, 4)`` xyxy in input pixels."""
@@ -36,7 +35,13 @@ class RegionHead(Protocol):
         """The maps that features of regions are cut from."""
 
 
-class RegionCriterion(nn.Module):
+class OneStageHead(RegionHead, Protocol):
+    """What the criterion of Mask R-CNN needs; see `cloverleaf.heads.mask_rcnn.MaskRcnnHead`."""
+
+    roi_heads: Any
+
+
+class RegionCriterion(HeldHeadCriterion[RegionLossConfig, OneStageHead]):
     """Mask R-CNN's loss: objectness and boxes of the region proposals, then classes, boxes and masks of regions.
 
     Everything as torchvision computes it: cross-entropy of sampled anchors and of sampled regions, smooth L1 of the
@@ -44,19 +49,7 @@ class RegionCriterion(nn.Module):
     sampled is drawn from PyTorch's generator, so equal seeds give equal losses. Computed in float32 whatever the
     autocast state. The total is the sum of the items times the number of images. In a distributed run each process
     takes its own means.
-
-    Args:
-        config: gains.
-        head: of the model under training, whose weights the second stage uses; not a part of this module.
-        reduce: sums a tensor over the processes of a distributed run; None in a single process.
     """
-
-    def __init__(
-        self, config: RegionLossConfig, *, head: RegionHead, reduce: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
-        super().__init__()
-        self.config, self.reduce = config, reduce
-        self._head = (head,)  # in a tuple, so that its weights are not this module's too
 
     def forward(self, raw: RegionOutput, targets: Targets, size_hw: tuple[int, int]) -> LossOutput:
         """Loss of one batch.
@@ -69,10 +62,10 @@ class RegionCriterion(nn.Module):
         Raises:
             ConfigError: the targets have no masks.
         """
-        (head,) = self._head
+        head = self.head
         with torch.autocast(raw.maps[0].device.type, enabled=False):
             truth = per_image(targets, size_hw)
-            objectness, proposal = _proposal_losses(head, raw, truth)
+            objectness, proposal = proposal_losses(head, raw, truth)
             heads = copy.copy(head.roi_heads)  # shares all weights; training is this call's mode, whatever the model's
             heads.training = True
             regions = head.proposals(raw, size_hw, training=True)
@@ -88,7 +81,14 @@ class RegionCriterion(nn.Module):
         return weighted_by_images(parts, raw.batch_size, self.reduce)
 
 
-def _proposal_losses(head: RegionHead, raw: RegionOutput, truth: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+def proposal_losses(head: RegionHead, raw: RegionOutput, truth: list[dict[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The two losses of the region proposals: cross-entropy of sampled anchors, smooth L1 of the positive ones' boxes.
+
+    Args:
+        head: whose proposals they are.
+        raw: its output.
+        truth: of `per_image`.
+    """
     objectness, deltas = head.rows(raw)
     anchors = [head.anchors(raw)] * raw.batch_size
     labels, boxes = head.rpn.assign_targets_to_anchors(anchors, truth)
@@ -106,13 +106,13 @@ def per_image(targets: Targets, size_hw: tuple[int, int]) -> list[dict[str, Tens
     """
     if targets.masks is None:
         raise ConfigError(
-            "these targets have no masks", "mask-rcnn learns outlines of objects",
+            "these targets have no masks", "this model learns outlines of objects",
             "use a dataset with outlines (polygons or RLE), or a model for --task detect",
         )  # fmt: skip
     if tuple(targets.masks.shape[1:]) != size_hw and len(targets):
         raise ConfigError(
             f"masks of size {tuple(targets.masks.shape[1:])} do not fit images of size {size_hw}",
-            "mask-rcnn wants them in the size of the network input",
+            "they must have the size of the network input",
             "make them in that size",
         )
     boxes = targets.boxes_xyxy.float()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from cloverleaf.errors import ConfigError
+from cloverleaf.losses.held_head import HeldHeadCriterion
 from cloverleaf.losses.output import LossOutput
 from cloverleaf.losses.segmentation_config import SemanticLossConfig
 from cloverleaf.losses.shares import weighted_by_images
@@ -27,25 +27,13 @@ class PointHead(Protocol):
         """Refined class logits ``(B, K, P)`` at ``points`` ``(B, P, 2)``."""
 
 
-class SemanticCriterion(nn.Module):
+class SemanticCriterion(HeldHeadCriterion[SemanticLossConfig, PointHead]):
     """Mean cross-entropy of the coarse logits and of N refined points per image, pixels labelled 255 left out.
 
     Points are drawn from PyTorch's generator, so equal seeds give equal losses. Computed in float32 whatever the
     autocast state. The total is the sum of the items times the number of images. In a distributed run each process
     takes its own means.
-
-    Args:
-        config: gains and options.
-        head: of the model under training, whose weights refine the points; not a part of this module.
-        reduce: sums a tensor over the processes of a distributed run; None in a single process.
     """
-
-    def __init__(
-        self, config: SemanticLossConfig, *, head: PointHead, reduce: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
-        super().__init__()
-        self.config, self.reduce = config, reduce
-        self._head = (head,)  # in a tuple, so that its weights are not this module's too
 
     def forward(self, raw: SemanticOutput, targets: Targets, size_hw: tuple[int, int]) -> LossOutput:
         """Loss of one batch.
@@ -58,23 +46,31 @@ class SemanticCriterion(nn.Module):
         Raises:
             ConfigError: the targets have no label for every pixel.
         """
-        if targets.semantic is None:
-            raise ConfigError(
-                "these targets have no label for every pixel", "point-rend learns the class of each pixel",
-                "use a dataset with outlines (polygons or RLE), or a model for --task detect",
-            )  # fmt: skip
-        (head,), config = self._head, self.config
+        labels, head, config = pixel_labels(targets), self.head, self.config
         with torch.autocast(raw.coarse.device.type, enabled=False):
             raw = SemanticOutput(raw.coarse.float(), raw.fine.float())
             count = config.points or max(size_hw[0] * size_hw[1] // _PIXELS_PER_POINT, 1)
             points = draw_points(raw.coarse, count, oversample=config.oversample, importance=config.importance)
             coarse = F.interpolate(raw.coarse, size=size_hw, mode="bilinear", align_corners=False)
             parts = {
-                "coarse": config.coarse * mean_cross_entropy(coarse, targets.semantic),
-                "point": config.point
-                * mean_cross_entropy(head.point_logits(raw, points), labels_at(targets.semantic, points)),
+                "coarse": config.coarse * mean_cross_entropy(coarse, labels),
+                "point": config.point * mean_cross_entropy(head.point_logits(raw, points), labels_at(labels, points)),
             }
         return weighted_by_images(parts, raw.batch_size, self.reduce)
+
+
+def pixel_labels(targets: Targets) -> Tensor:
+    """``(B, H, W)`` int64, the class of every pixel.
+
+    Raises:
+        ConfigError: the targets have none.
+    """
+    if targets.semantic is None:
+        raise ConfigError(
+            "these targets have no label for every pixel", "this model learns the class of each pixel",
+            "use a dataset with outlines (polygons or RLE), or a model for --task detect",
+        )  # fmt: skip
+    return targets.semantic
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from cloverleaf.data.loader import build_train_loader
 from cloverleaf.data.source import list_splits, open_index
 from cloverleaf.data.subset import take_share
 from cloverleaf.errors import ConfigError, DataError
-from cloverleaf.heads.mask_rcnn import MaskRcnnHead
+from cloverleaf.heads.regions import RegionHead
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.training import run_dir as folders
@@ -107,7 +107,7 @@ def fit(
     )
     _fit_anchors(model, data.train, config, say)  # before the criterion, which reads the anchors; the same on resume
     _announce(model, data, config, runtime, schedule, loader.num_workers, say)
-    if isinstance(model.head, MaskRcnnHead):
+    if isinstance(model.head, RegionHead):
         for line in region_advice(
             data.train, model.head.anchor_sides_px, model.head.detections, config.data.image_size
         ):
