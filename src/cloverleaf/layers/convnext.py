@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
+from cloverleaf.layers.perceptron import scaled_perceptron
+
 _LAYER_SCALE = 1e-6  # at the start, so that a fresh block is nearly the identity
 _DEVIATION = 0.02
 
@@ -47,9 +49,23 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        inner = self.project(F.gelu(self.expand(self.norm(self.depthwise(x)))))
-        skipped: Tensor = self.drop_path(inner * self.layer_scale[:, None, None])
+        inner = self.norm(self.depthwise(x))
+        skipped: Tensor = self.drop_path(self._learned(inner) if self._learning() else self._plain(inner))
         return x + skipped
+
+    def _learning(self) -> bool:
+        return self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+    def _plain(self, x: Tensor) -> Tensor:
+        inner: Tensor = self.project(F.gelu(self.expand(x)))
+        return inner * self.layer_scale[:, None, None]
+
+    def _learned(self, x: Tensor) -> Tensor:
+        """`_plain` with less to keep for the backward pass."""
+        assert self.expand.bias is not None and self.project.bias is not None
+        expand = self.expand.weight.flatten(1), self.expand.bias
+        project = self.project.weight.flatten(1), self.project.bias
+        return scaled_perceptron(x.permute(0, 2, 3, 1), expand, project, self.layer_scale).permute(0, 3, 1, 2)
 
 
 def initialise(module: nn.Module) -> None:

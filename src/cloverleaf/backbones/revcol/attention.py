@@ -62,10 +62,10 @@ class AttentionFusion(Fusion):
         self.places, self.distances = tuple(further), tuple(finer)
         self.added_ups = nn.ModuleList(Up(coming, channels) for coming in further.values())
         self.added_downs = nn.ModuleList(Down(coming, channels, 2**distance) for distance, coming in finer.items())
-        added = len(further) + len(finer)
-        total = 1 + len(higher) + added
-        self.channel_logits = ChannelLogits(channels, total) if total > 1 else None
-        self.position_logits = nn.ModuleList(FromZero(channels, 1) for _ in range(total if total > 1 else 0))
+        branches, added = 1 + len(higher), len(further) + len(finer)
+        weighed = added + (branches if branches > 1 else 0)  # a single branch has no rival
+        self.channel_logits = ChannelLogits(channels, branches + added, weighed) if weighed else None
+        self.position_logits = nn.ModuleList(FromZero(channels, 1) for _ in range(weighed))
         self.strengths = nn.ParameterList(torch.zeros(channels) for _ in range(added))
 
     def forward(self, stem: Tensor, own: Sequence[Tensor], higher: Sequence[Tensor]) -> Tensor:
@@ -74,17 +74,20 @@ class AttentionFusion(Fusion):
         if self.channel_logits is None:
             return branches[0]
         added = self._added(own, higher, branches[0])
-        sources = [*branches, *added]
-        logits = [
-            of_channel + of_position(source)
-            for of_channel, of_position, source in zip(
-                self.channel_logits(sources), self.position_logits, sources, strict=True
-            )
-        ]
+        logits = self._logits([*branches, *added])
+        gates = logits[len(logits) - len(added) :]
         merged = weighted_sum(branches, logits[: len(branches)]) if len(branches) > 1 else branches[0]
-        for strength, logit, source in zip(self.strengths, logits[len(branches) :], added, strict=True):
-            merged = merged + strength[:, None, None] * logit.sigmoid() * source
+        for strength, gate, source in zip(self.strengths, gates, added, strict=True):
+            merged = merged + strength[:, None, None] * gate.sigmoid() * source
         return merged
+
+    def _logits(self, sources: Sequence[Tensor]) -> list[Tensor]:
+        """Of the sources that are weighed, each (B, C, H, W)."""
+        assert self.channel_logits is not None
+        of_channels = self.channel_logits(sources)
+        weighed = sources[len(sources) - len(of_channels) :]
+        parts = zip(of_channels, self.position_logits, weighed, strict=True)
+        return [of_channel + position(source) for of_channel, position, source in parts]
 
     def _added(self, own: Sequence[Tensor], higher: Sequence[Tensor], like: Tensor) -> list[Tensor]:
         size_hw = (like.shape[2], like.shape[3])

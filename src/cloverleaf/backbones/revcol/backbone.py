@@ -14,10 +14,15 @@ from torch import Tensor, nn
 from cloverleaf.backbones.revcol.column import LEAST_SCALE, Column, Features, Level
 from cloverleaf.backbones.revcol.fusions import FusionKind, build_fusion
 from cloverleaf.backbones.revcol.reversible import run_reversibly
+from cloverleaf.errors import ConfigError
 from cloverleaf.layers.convnext import ChannelNorm, ConvNeXtBlock, initialise
+from cloverleaf.layers.patches import NormedPatches, PatchConv2d
+from cloverleaf.layers.rep_conv import RepConv
+from cloverleaf.layers.style import Style
 from cloverleaf.structures import FeatureSpec
 
 Memory = Literal["plain", "reversible", "anchored"]
+Block = Literal["convnext", "rep"]
 Width = Annotated[int, Field(ge=1, le=16384)]
 Count = Annotated[int, Field(ge=1, le=64)]
 STRIDES = (4, 8, 16, 32)
@@ -32,7 +37,9 @@ class RevColSpec:
         channels: width of the four levels, finest first.
         layers: blocks of each level.
         columns: N.
-        kernel_size: of the depthwise convolutions, odd.
+        block: what levels are made of: the published `convnext` blocks, or `rep`: RepVGG blocks (3x3, 1x1 and identity,
+            SiLU) with BatchNorm in place of every norm, all of which is folded into plain convolutions for inference.
+        kernel_size: of the depthwise convolutions, odd; 3 with `rep`.
         drop_path: of the last block of every column; it rises linearly from the first, which has none.
         far_fusion: the finest level reads the coarsest map of the left column, too, as in revcol-huge.
         fusion: how a level merges what it reads: the published `sum`, `weighted` branches, or `attention` over all maps
@@ -46,6 +53,7 @@ class RevColSpec:
     channels: tuple[Width, Width, Width, Width] = (64, 128, 256, 512)
     layers: tuple[Count, Count, Count, Count] = (2, 2, 4, 2)
     columns: Count = 4
+    block: Block = "convnext"
     kernel_size: Literal[1, 3, 5, 7, 9] = 3
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     far_fusion: bool = False
@@ -54,7 +62,12 @@ class RevColSpec:
     anchor_every: Count | None = None
 
     def build(self) -> RevCol:
-        """The module, freshly initialised."""
+        """The module, freshly initialised.
+
+        Raises:
+            ConfigError: an option that the kind of blocks does not have.
+        """
+        _check(self)
         return RevCol(self)
 
 
@@ -71,9 +84,11 @@ class RevCol(nn.Module):
         super().__init__()
         self.memory, self.anchor_every = spec.memory, spec.anchor_every
         self.features = FeatureSpec(channels=spec.channels, strides=STRIDES)
-        self.stem = nn.Sequential(nn.Conv2d(3, spec.channels[0], 4, 4), ChannelNorm(spec.channels[0]))
+        self.stem = NormedPatches(PatchConv2d(3, spec.channels[0], 4), ChannelNorm(spec.channels[0]))
         self.columns = nn.ModuleList(_column(spec, first=n == 0) for n in range(spec.columns))
         self.apply(initialise)
+        if spec.block == "rep":
+            _use_batch_norm(self)
 
     def forward(self, images: Tensor) -> Features:
         """``(B, 3, H, W)`` -> maps of strides 4, 8, 16, 32, finest first, float32; any size from 32 pixels up."""
@@ -141,6 +156,34 @@ def _column(spec: RevColSpec, *, first: bool) -> Column:
     levels = []
     for k, (channels, rates) in enumerate(zip(spec.channels, drop_rates(spec.drop_path, spec.layers), strict=True)):
         fusion = build_fusion(spec.fusion, k, spec.channels, first=first, far=spec.far_fusion)
-        blocks = [ConvNeXtBlock(channels, kernel_size=spec.kernel_size, drop_path=rate) for rate in rates]
+        blocks = [_block(spec, channels, rate) for rate in rates]
         levels.append(Level(fusion, blocks))
     return Column(levels, spec.channels, first=first)
+
+
+def _block(spec: RevColSpec, channels: int, drop_path: float) -> nn.Module:
+    if spec.block == "rep":
+        return RepConv(channels, channels, style=Style())
+    return ConvNeXtBlock(channels, kernel_size=spec.kernel_size, drop_path=drop_path)
+
+
+def _use_batch_norm(backbone: nn.Module) -> None:
+    """BatchNorm in place of every norm over channels: it costs nothing once folded."""
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, ChannelNorm):
+            backbone.set_submodule(name, Style().norm(len(module.weight)))
+
+
+def _check(spec: RevColSpec) -> None:
+    if spec.block == "rep":
+        for name, usual in (("drop_path", 0.0), ("kernel_size", 3)):
+            if (value := getattr(spec, name)) != usual:
+                raise ConfigError(
+                    f"backbone.{name} = {value} does not fit block = rep", f"its blocks have {name} {usual}",
+                    "leave it out, or set block = convnext",
+                )  # fmt: skip
+    if spec.anchor_every is not None and spec.memory != "anchored":
+        raise ConfigError(
+            f"backbone.anchor_every = {spec.anchor_every} has no effect", f"memory is {spec.memory}",
+            "set memory = anchored, or leave it out",
+        )  # fmt: skip

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cloverleaf.layers.convnext import ChannelNorm
+from cloverleaf.layers.patches import NormedPatches, PatchConv2d
+from cloverleaf.layers.rep import conv_like, fold_norm
 
 
 class Up(nn.Module):
@@ -16,11 +19,20 @@ class Up(nn.Module):
     def __init__(self, coming: int, channels: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(coming, channels, 1)
-        self.norm = ChannelNorm(channels)
+        self.norm: nn.Module = ChannelNorm(channels)
 
     def forward(self, x: Tensor, size_hw: tuple[int, int]) -> Tensor:
         """(B, C', h, w) -> (B, C, H, W); any sizes, as published for segmentation."""
         return F.interpolate(self.norm(self.project(x)), size=size_hw, mode="nearest")
+
+    def reparameterized(self) -> Up:
+        """With the norm folded into the convolution where it is a BatchNorm."""
+        folded = copy.copy(self)
+        if isinstance(self.norm, nn.BatchNorm2d):
+            folded._modules = dict(self._modules)
+            folded.project = conv_like(self.project, *fold_norm(self.project.weight, self.project.bias, self.norm))
+            folded.norm = nn.Identity()
+        return folded
 
 
 class Fusion(nn.Module):
@@ -37,7 +49,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.down: nn.Module = nn.Identity()
         if halve:
-            self.down = nn.Sequential(nn.Conv2d(below, channels, 2, 2), ChannelNorm(channels))
+            self.down = NormedPatches(PatchConv2d(below, channels, 2), ChannelNorm(channels))
         self.sources = tuple(higher)
         self.ups = nn.ModuleList(Up(coming, channels) for coming in higher.values())
 

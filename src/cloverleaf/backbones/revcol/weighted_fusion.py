@@ -30,23 +30,25 @@ class FromZero(nn.Module):
 
 
 class ChannelLogits(nn.Module):
-    """A logit for every channel of every source: a perceptron on the means of all of them.
+    """A logit for every channel of every source that is weighed: a perceptron on the means of all sources.
 
     Args:
         channels: C of each source.
         sources: S.
+        weighed: how many of them are.
     """
 
-    def __init__(self, channels: int, sources: int) -> None:
+    def __init__(self, channels: int, sources: int, weighed: int) -> None:
         super().__init__()
         hidden = max(channels // _REDUCTION, _LEAST_HIDDEN)
+        self.weighed = weighed
         self.squeeze = nn.Conv2d(sources * channels, hidden, 1)
-        self.excite = FromZero(hidden, sources * channels)
+        self.excite = FromZero(hidden, weighed * channels)
 
     def forward(self, sources: Sequence[Tensor]) -> list[Tensor]:
-        """S maps (B, C, H, W) -> S logits (B, C, 1, 1)."""
+        """S maps (B, C, H, W) -> logits (B, C, 1, 1) of those that are weighed."""
         means = torch.cat([source.mean((2, 3), keepdim=True) for source in sources], 1)
-        return list(self.excite(F.gelu(self.squeeze(means))).chunk(len(sources), 1))
+        return list(self.excite(F.gelu(self.squeeze(means))).chunk(self.weighed, 1))
 
 
 class WeightedFusion(Fusion):
@@ -61,7 +63,7 @@ class WeightedFusion(Fusion):
 
     def __init__(self, below: int, channels: int, higher: dict[int, int], *, halve: bool) -> None:
         super().__init__(below, channels, higher, halve=halve)
-        self.logits = ChannelLogits(channels, 1 + len(higher)) if higher else None
+        self.logits = ChannelLogits(channels, 1 + len(higher), 1 + len(higher)) if higher else None
 
     def forward(self, stem: Tensor, own: Sequence[Tensor], higher: Sequence[Tensor]) -> Tensor:
         """As `Fusion.forward`."""
