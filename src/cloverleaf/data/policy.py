@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import mmap
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -39,6 +41,9 @@ _DONOR_IMAGES = 8
 # Purposes of random streams; part of what makes a run repeatable, so never renumber them.
 PURPOSE_AUGMENT = 0
 PURPOSE_SHUFFLE = 1
+PURPOSE_MIX = 2
+
+Read = TypeVar("Read")
 
 
 def generator(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generator:
@@ -116,6 +121,28 @@ class FirstTime:
         return type(self), (self._size,)
 
 
+def next_readable(index: DetectionIndex, i: int, read: Callable[[int], Read], first_time: FirstTime) -> Read:
+    """What ``read`` makes of row ``i`` or, if its image cannot be read, of the next row whose image can.
+
+    Args:
+        index: the dataset.
+        i: row of the index.
+        read: raises `ImageError` where the image cannot be read.
+        first_time: of which files a warning was given.
+
+    Raises:
+        DataError: no image of the dataset can be read.
+    """
+    for step in range(len(index)):
+        row = (i + step) % len(index)
+        try:
+            return read(row)
+        except ImageError as error:
+            if first_time(row):
+                logger.warning("%s; the next image takes its place in training", error)
+    raise DataError(f"no image of {index.source} can be read", "all were tried", "run `cloverleaf data check`")
+
+
 class TrainPolicy:
     """Makes the training sample of (epoch, index).
 
@@ -169,16 +196,10 @@ class TrainPolicy:
 
     def load(self, i: int) -> Sample:
         """Image ``i`` or, if it cannot be read, the next one that can."""
-        for step in range(len(self.index)):
-            row = (i + step) % len(self.index)
-            try:
-                return load_sample(
-                    self.index, row, self.image_size, self.cache, augmenting=True, semantic=self.semantic
-                )
-            except ImageError as error:
-                if self._first_time(row):
-                    logger.warning("%s; the next image takes its place in training", error)
-        raise DataError(f"no image of {self.index.source} can be read", "all were tried", "run `cloverleaf data check`")
+        return next_readable(self.index, i, self._read, self._first_time)
+
+    def _read(self, row: int) -> Sample:
+        return load_sample(self.index, row, self.image_size, self.cache, augmenting=True, semantic=self.semantic)
 
     def _mosaic(self, rng: np.random.Generator, i: int) -> Sample:
         size, nine = self.image_size, bool(rng.random() < self.augment.mosaic9)

@@ -8,6 +8,7 @@ from cloverleaf.structures.assignment import (
     PointAssignment,
 )
 from cloverleaf.structures.batch import Batch, Targets
+from cloverleaf.structures.classification import Classification
 from cloverleaf.structures.detections import Detections
 from cloverleaf.structures.features import FeatureSpec
 from cloverleaf.structures.label_map import LabelMap
@@ -31,6 +32,7 @@ __all__ = [
     "AuxiliaryAssigner",
     "AuxiliaryOutput",
     "Batch",
+    "Classification",
     "ClassifyOutput",
     "DenseOutput",
     "Detections",
