@@ -65,7 +65,7 @@ class AttentionFusion(Fusion):
         branches, added = 1 + len(higher), len(further) + len(finer)
         weighed = added + (branches if branches > 1 else 0)  # a single branch has no rival
         self.channel_logits = ChannelLogits(channels, branches + added, weighed) if weighed else None
-        self.position_logits = nn.ModuleList(FromZero(channels, 1) for _ in range(weighed))
+        self.position_logits = nn.ModuleList(FromZero(channels, 1, bias=False) for _ in range(weighed))
         self.strengths = nn.ParameterList(torch.zeros(channels) for _ in range(added))
 
     def forward(self, stem: Tensor, own: Sequence[Tensor], higher: Sequence[Tensor]) -> Tensor:

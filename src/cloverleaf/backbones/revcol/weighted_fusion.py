@@ -19,10 +19,10 @@ class FromZero(nn.Module):
     Not an ``nn.Conv2d``, to which `layers.convnext.initialise` would give random weights.
     """
 
-    def __init__(self, coming: int, channels: int) -> None:
+    def __init__(self, coming: int, channels: int, *, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels, coming, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
