@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from cloverleaf.losses.dense_config import DenseLossConfig
 from cloverleaf.losses.segmentation_config import RegionLossConfig, SemanticLossConfig
+from cloverleaf.losses.supervision_config import SupervisionLossConfig
 
 Gain = Annotated[float, Field(ge=0)]
 
@@ -37,6 +38,7 @@ class LossConfig:
         dense: gains and options of anchor-free heads; none of the above are theirs.
         regions: gains of Mask R-CNN.
         semantic: gains and options of PointRend.
+        supervision: weights of what `model.supervision` adds.
     """
 
     assigner: Literal["simota", "anchor_ratio"] = "simota"
@@ -58,3 +60,4 @@ class LossConfig:
     dense: DenseLossConfig = Field(default_factory=DenseLossConfig)
     regions: RegionLossConfig = Field(default_factory=RegionLossConfig)
     semantic: SemanticLossConfig = Field(default_factory=SemanticLossConfig)
+    supervision: SupervisionLossConfig = Field(default_factory=SupervisionLossConfig)

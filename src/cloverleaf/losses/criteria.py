@@ -150,7 +150,7 @@ class AnchorCriterion(nn.Module):
         if self.config.autobalance and self.training:
             self._rebalance(self.reduce(means[0].detach()))
         items = self.reduce(whole.detach()).unbind()
-        return LossOutput(whole.sum() * images, dict(zip(("box", "obj", "cls"), items, strict=True)))
+        return LossOutput(whole.sum() * images, dict(zip(("box", "obj", "cls"), items, strict=True)), images)
 
     def _losses(self, head: _Head, targets: Targets, counts: Sequence[int], weights: Tensor) -> _HeadLoss:
         """Losses of one head, without gains.

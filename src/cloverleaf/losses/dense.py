@@ -67,6 +67,12 @@ class DenseCriterion(nn.Module):
         other.assigner = assigner
         return other
 
+    def without_aid(self) -> DenseCriterion:
+        """The same criterion for a head without an anchor branch."""
+        other = copy.copy(self)
+        other.aided_assigner = None
+        return other
+
     def forward(
         self, raw: DenseOutput, targets: Targets, size_hw: tuple[int, int], lesson: Lesson | None = None
     ) -> LossOutput:
@@ -115,7 +121,8 @@ class DenseCriterion(nn.Module):
             items |= self._distil(raw, lesson, distances, main.rows(lesson.raw.distances), mean, images)
         values = torch.stack(list(items.values()))
         reduced = self.reduce(values.detach()).unbind()
-        return LossOutput(values.sum() * (images / config.nominal_batch), dict(zip(items, reduced, strict=True)))
+        factor = images / config.nominal_batch
+        return LossOutput(values.sum() * factor, dict(zip(items, reduced, strict=True)), factor)
 
     def _distil(
         self, raw: DenseOutput, lesson: Lesson, distances: Tensor, taught: Tensor, mean: Tensor, images: Tensor

@@ -20,10 +20,12 @@ class LossOutput:
             of all processes add up to the total.
         items: the detached, gain-weighted parts by the criterion's own names, such as "box" and "cls", without that
             factor; of the whole batch in a distributed run.
+        factor: that factor, for those who add to the loss; of the whole batch in a distributed run.
     """
 
     total: Tensor
     items: dict[str, Tensor]
+    factor: Tensor | float = 1.0
 
 
 class Criterion(Protocol):

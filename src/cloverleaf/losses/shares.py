@@ -30,4 +30,4 @@ def weighted_by_images(
     shares = torch.cat((values.detach() * num_images, values.new_tensor([float(num_images)])))
     total = reduce(shares) if reduce is not None else shares
     items = (total[:-1] / total[-1]).unbind()
-    return LossOutput(values.sum() * num_images, dict(zip(parts, items, strict=True)))
+    return LossOutput(values.sum() * num_images, dict(zip(parts, items, strict=True)), total[-1])

@@ -47,7 +47,9 @@ def build_detector(spec: DetectorSpec) -> Detector:
     head = spec.head.build(cast(FeatureSpec, neck.features), spec.num_classes)
     if spec.fused:
         return Detector(backbone, neck, head, replace(spec, fused=False)).fused()
-    supervision = spec.supervision.build(backbone, spec.head, spec.num_classes) if spec.supervision else None
+    if spec.supervision is None:
+        return Detector(backbone, neck, head, spec)
+    supervision = spec.supervision.build(backbone, tuple(cast(Any, head).strides), spec.head, spec.num_classes)
     return Detector(backbone, neck, head, spec, supervision)
 
 

@@ -18,9 +18,12 @@ from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.criteria import AnchorCriterion
 from cloverleaf.losses.dense import DenseCriterion
 from cloverleaf.losses.dense_config import DistillationConfig
+from cloverleaf.losses.supervision import SupervisedCriterion
+from cloverleaf.losses.supervision_config import SupervisionLossConfig
 from cloverleaf.models.dense_criterion import dense_criterion, warmed_up
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.segmentation_criterion import refuse_others, segmentation_criterion
+from cloverleaf.models.supervised_criterion import supervised_criterion
 from cloverleaf.structures import AnchorAssigner, AuxiliaryAssigner
 
 _FINE_REACH, _COARSE_REACH = 0.5, 1.0  # own cell and normally two neighbours; own cell and all four
@@ -104,7 +107,8 @@ def build_criterion(
 ) -> Any:
     """The training criterion of `model`, which follows from its head.
 
-    It is an `AnchorCriterion`, `DenseCriterion`, `RegionCriterion`, `SemanticCriterion` or `ClassifyCriterion`.
+    It is an `AnchorCriterion`, `DenseCriterion`, `RegionCriterion`, `SemanticCriterion` or `ClassifyCriterion`; with
+    `model.supervision` it stands in a `SupervisedCriterion`.
 
     Args:
         model: its anchors are copied, so build the criterion after they are final.
@@ -116,6 +120,20 @@ def build_criterion(
     Raises:
         ConfigError: an option that has no effect on this model.
     """
+    of_head = replace(config, supervision=SupervisionLossConfig())
+    main = _criterion_of_head(model, of_head, image_size=image_size, distillation=distillation, reduce=reduce)
+    supervision = model.supervision if isinstance(model, Detector) else None
+    return supervised_criterion(main, supervision, config.supervision, reduce)
+
+
+def _criterion_of_head(
+    model: AnchorDetector,
+    config: LossConfig,
+    *,
+    image_size: int,
+    distillation: DistillationConfig | None,
+    reduce: Callable[[Tensor], Tensor] | None,
+) -> Any:
     if isinstance(model, Detector) and model.task == "classify":
         refuse_others(config, None, model.spec.name)
         return ClassifyCriterion(reduce=reduce)
@@ -138,12 +156,17 @@ def build_criterion(
     )
 
 
-def warmup_criterion(criterion: AnchorCriterion | DenseCriterion) -> AnchorCriterion | DenseCriterion:
+Assigning = AnchorCriterion | DenseCriterion | SupervisedCriterion
+
+
+def warmup_criterion(criterion: Assigning) -> Assigning:
     """``criterion``, sharing its state, with an assigner that does not hang on predictions, whatever its own is.
 
     Of anchor-based heads every anchor-ratio candidate is a positive then, and an auxiliary head keeps its kind of
     labels; anchor-free heads have ATSS.
     """
+    if isinstance(criterion, SupervisedCriterion):
+        return criterion.around(*(warmup_criterion(part) for part in (criterion.main, criterion.light)))
     if isinstance(criterion, DenseCriterion):
         return warmed_up(criterion)
     plain = replace(criterion.config, assigner="anchor_ratio")

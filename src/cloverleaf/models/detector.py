@@ -14,6 +14,8 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_based import AnchorHead, AnchorHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.layers.rep import reparameterize
+from cloverleaf.losses.supervision import SourceWeights
+from cloverleaf.losses.supervision_config import SupervisionLossConfig
 from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.models.spec import DetectorSpec, Task
 from cloverleaf.structures import AuxiliaryOutput, FeatureSpec, SupervisedOutput
@@ -23,6 +25,11 @@ class Supervision(Protocol):
     """Further supervision of a model, in training only."""
 
     columns: tuple[int, ...]  # earlier columns that it reads, ascending, of a backbone in columns; none of any other
+    reconstructs: bool  # whether it reconstructs the input
+    loss_options: frozenset[str]  # the options loss.supervision.* that count
+
+    def weights(self, config: SupervisionLossConfig) -> tuple[SourceWeights, ...]:
+        """Of the losses of what it says."""
 
     def __call__(self, images: Tensor, columns: Sequence[Sequence[Tensor]]) -> tuple[AuxiliaryOutput, ...]:
         """What it says of ``images`` ``(B, 3, H, W)``, the maps of those columns, and last the backbone's own maps."""
@@ -60,17 +67,19 @@ class Detector(nn.Module):
         Raises:
             ConfigError: the images have another shape or type.
         """
+        return self.forward_with_maps(images)[0]
+
+    def forward_with_maps(self, images: Tensor) -> tuple[Any, tuple[Tensor, ...]]:
+        """`forward`, and the neck's maps, with which those of a teacher are compared."""
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             self._check_images(images)
-        if self.supervision is not None and self.training:
-            return self._supervised(images)
-        return self.head(self.features(images))
-
-    def _supervised(self, images: Tensor) -> SupervisedOutput:
+        if self.supervision is None or not self.training:
+            maps = self.features(images)
+            return self.head(maps), maps
         wanted, backbone = self.supervision.columns, cast(Any, self.backbone)
         columns = backbone.forward_columns(images, wanted) if wanted else [backbone(images)]
-        final = self.head(self.neck(columns[-1]))
-        return SupervisedOutput(final, self.supervision(images, columns))
+        maps = self.neck(columns[-1])
+        return SupervisedOutput(self.head(maps), self.supervision(images, columns), images), maps
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The neck's maps, finest first: what the head reads."""

@@ -20,6 +20,7 @@ from cloverleaf.heads.classify import ClassifyHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.heads.mask_rcnn import MaskRcnnHeadSpec
 from cloverleaf.heads.point_rend import PointRendHeadSpec
+from cloverleaf.heads.supervision import ColumnSupervisionSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
 from cloverleaf.necks.fpn import FpnSpec
 from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
@@ -49,7 +50,7 @@ HEADS: Mapping[str, type] = {
     "mask-rcnn": MaskRcnnHeadSpec,
     "point-rend": PointRendHeadSpec,
 }
-SUPERVISIONS: Mapping[str, type] = {}
+SUPERVISIONS: Mapping[str, type] = {"columns": ColumnSupervisionSpec}
 TABLES: Mapping[str, Mapping[str, type]] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
 OPTIONAL_TABLES: Mapping[str, Mapping[str, type]] = {"supervision": SUPERVISIONS}
 ALL_TABLES: Mapping[str, Mapping[str, type]] = {**TABLES, **OPTIONAL_TABLES}

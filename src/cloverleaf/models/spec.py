@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -63,8 +63,14 @@ class SupervisionSpec(Protocol):
     def type(self) -> str:
         """Its name in `parts.SUPERVISIONS`."""
 
-    def build(self, backbone: nn.Module, head: HeadSpec, num_classes: int) -> nn.Module:
+    def build(self, backbone: nn.Module, strides: Sequence[int], head: HeadSpec, num_classes: int) -> nn.Module:
         """The module for a model with that backbone, head and number of classes.
+
+        Args:
+            backbone: of the model.
+            strides: input pixels per cell of the maps that its head reads.
+            head: options of its head.
+            num_classes: K.
 
         Raises:
             ConfigError: it does not fit them.

@@ -32,6 +32,7 @@ class Targets:
             in the highest bit; `unpacked` makes masks of them.
         class_probs: ``(B, K)`` float32, rows of sum 1: soft classes of whole images, mixed and smoothed; None where the
             labels say it all. Images with a class have one object each, which covers them.
+        covered: ``(B, H, W)`` bool, pixels that are no padding but come from stored images; None when not asked for.
     """
 
     boxes_xyxy: Tensor
@@ -44,6 +45,7 @@ class Targets:
     semantic: Tensor | None = None
     packed_masks: Tensor | None = None
     class_probs: Tensor | None = None
+    covered: Tensor | None = None
 
     def unpacked(self) -> Targets:
         """The same with `masks` in place of `packed_masks`, on their device."""

@@ -100,7 +100,9 @@ class SupervisedOutput:
     Attributes:
         final: raw output of the model's head: all that there is in evaluation.
         auxiliary: of each further source, earliest first.
+        images: ``(B, 3, H, W)`` in [0, 1], the input, which reconstructions are compared with.
     """
 
     final: Any
     auxiliary: tuple[AuxiliaryOutput, ...]
+    images: Tensor
