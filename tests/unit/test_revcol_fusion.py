@@ -148,6 +148,20 @@ def test_is_an_option_of_any_composition(fusion: str) -> None:
         spec.with_overrides({"backbone": {"fusion": "product"}})
 
 
+def test_norms_of_every_fusion_are_folded() -> None:
+    options = {**SMALL, "block": "rep", "fusion": "attention"}
+    model = create_model("revcol-pico+none+dense", num_classes=2, backbone=options).train()
+    with torch.no_grad():
+        for name, parameter in model.backbone.named_parameters():
+            if "fusion." in name and not parameter.any():
+                parameter.copy_(torch.from_numpy(fill(name, tuple(parameter.shape), gain=0.2)))
+        model(images())
+    fused = model.eval().fused()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
+    for a, b in zip(model.backbone(images(100, 76)), fused.backbone(images(100, 76)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_detectors_with_it_are_exported(tmp_path: Path) -> None:
     options: dict[str, Any] = {"channels": (8, 8, 8, 8), "layers": (1, 1, 1, 1), "columns": 2, "fusion": "attention"}
     model = create_model("revcol-pico+none+dense", num_classes=2, backbone=options).eval()

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cloverleaf.backbones.revcol.fusion import Fusion, Up
+from cloverleaf.backbones.revcol.fusion import Fusion, Projection, Up
 from cloverleaf.backbones.revcol.weighted_fusion import ChannelLogits, FromZero, weighted_sum
-from cloverleaf.layers.convnext import ChannelNorm
 
 
-class Down(nn.Module):
-    """A finer map at the width and size of a coarser one: mean of every cell, 1x1 convolution, norm.
+class Down(Projection):
+    """A finer map at the width and size of a coarser one: the mean of every cell first, then 1x1 convolution and norm.
 
     Args:
         coming: width of the finer map.
@@ -23,14 +22,13 @@ class Down(nn.Module):
     """
 
     def __init__(self, coming: int, channels: int, times: int) -> None:
-        super().__init__()
-        self.project = nn.Conv2d(coming, channels, 1)
-        self.norm = ChannelNorm(channels)
+        super().__init__(coming, channels)
         self.times = times
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C', h, w) -> (B, C, h // times, w // times): the grid of as many convolutions that halve."""
-        return self.norm(self.project(F.avg_pool2d(x, self.times)))
+        merged: Tensor = self.norm(self.project(F.avg_pool2d(x, self.times)))
+        return merged
 
 
 class AttentionFusion(Fusion):

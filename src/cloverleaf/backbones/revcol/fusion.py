@@ -13,19 +13,15 @@ from cloverleaf.layers.patches import NormedPatches, PatchConv2d
 from cloverleaf.layers.rep import conv_like, fold_norm
 
 
-class Up(nn.Module):
-    """A coarser map at the width and size of a finer one: 1x1 convolution, norm, nearest-neighbour enlargement."""
+class Projection(nn.Module):
+    """A map at the width of another level: 1x1 convolution and norm."""
 
     def __init__(self, coming: int, channels: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(coming, channels, 1)
         self.norm: nn.Module = ChannelNorm(channels)
 
-    def forward(self, x: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        """(B, C', h, w) -> (B, C, H, W); any sizes, as published for segmentation."""
-        return F.interpolate(self.norm(self.project(x)), size=size_hw, mode="nearest")
-
-    def reparameterized(self) -> Up:
+    def reparameterized(self) -> Projection:
         """With the norm folded into the convolution where it is a BatchNorm."""
         folded = copy.copy(self)
         if isinstance(self.norm, nn.BatchNorm2d):
@@ -33,6 +29,14 @@ class Up(nn.Module):
             folded.project = conv_like(self.project, *fold_norm(self.project.weight, self.project.bias, self.norm))
             folded.norm = nn.Identity()
         return folded
+
+
+class Up(Projection):
+    """A coarser map at the width and size of a finer one, enlarged to the nearest neighbour."""
+
+    def forward(self, x: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        """(B, C', h, w) -> (B, C, H, W); any sizes, as published for segmentation."""
+        return F.interpolate(self.norm(self.project(x)), size=size_hw, mode="nearest")
 
 
 class Fusion(nn.Module):
