@@ -47,6 +47,8 @@ class OptimizerConfig:
         beta2: second beta of AdamW.
         weight_decay: of convolution and linear weights; scaled by batch * accumulation / nominal batch for SGD.
         clip_norm: largest gradient norm; 0 for no clipping.
+        layer_decay: each layer of the backbone has the learning rate of the next one times this, so that pre-trained
+            weights change the less the earlier they are; 1 gives all the same.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -55,6 +57,7 @@ class OptimizerConfig:
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: _NonNegative = 0.0005
     clip_norm: _NonNegative = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

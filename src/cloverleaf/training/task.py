@@ -17,7 +17,7 @@ from cloverleaf.models.detector import Detector
 from cloverleaf.structures import Batch, Targets
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.input_size import multi_scale_size
-from cloverleaf.training.optim import build_optimizer
+from cloverleaf.training.optim import build_optimizer, follow
 from cloverleaf.training.schedule import Schedule, StepPlan
 from cloverleaf.training.teacher import Teacher, check_same_teacher
 
@@ -134,12 +134,7 @@ class DetectionTask(pl.LightningModule):
 
     def _step(self, plan: StepPlan) -> None:
         optimizer: Any = self.optimizers()
-        for group, lr in zip(optimizer.param_groups, plan.lr, strict=True):
-            group["lr"] = lr
-            if "betas" in group:
-                group["betas"] = (plan.momentum, group["betas"][1])
-            else:
-                group["momentum"] = plan.momentum
+        follow(optimizer, plan)
         optimizer.step()
         optimizer.zero_grad()
 

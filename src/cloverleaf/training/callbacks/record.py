@@ -21,6 +21,7 @@ from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
 from cloverleaf.training.checkpoint import random_state, restore_random_state, write_checkpoint
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.optim import weights_rate
 from cloverleaf.training.tasks import RUN_TASKS
 from cloverleaf.weights.format import WeightsMetadata, save
 
@@ -103,7 +104,7 @@ class RecordCallback(Checkpoint):
     def _row(self, trainer: pl.Trainer, elapsed: float, result: EvaluationResult | None) -> Row:
         row: Row = {"epoch": int(trainer.current_epoch) + 1, "seconds": round(elapsed, 2)}
         row |= {f"train/{name}": round(value, 6) for name, value in self.losses.items()}
-        row["lr"] = trainer.optimizers[0].param_groups[1]["lr"]
+        row["lr"] = weights_rate(trainer.optimizers[0])
         row["images_per_second"] = round(self._images / max(elapsed, 1e-9), 2)
         metrics = result.metrics.to_dict() if result is not None else {}
         for name in RUN_TASKS[self.config.task].columns:
