@@ -41,7 +41,7 @@ class ClassifyHead(nn.Module):
         self.num_classes, self.strides = num_classes, features.strides
         self.norm = nn.LayerNorm(features.channels[-1], eps=1e-6)
         self.linear = nn.Linear(features.channels[-1], num_classes)
-        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Sequence[Tensor]) -> ClassifyOutput:

@@ -69,8 +69,11 @@ class ConvNeXtBlock(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Weights of convolutions and linear layers normal with deviation 0.02, biases 0 (published for RevCol)."""
+    """Weights of convolutions and linear layers normal with deviation 0.02, biases 0.
+
+    Published for RevCol with a truncation at 100 deviations, which changes nothing.
+    """
     if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=_DEVIATION)
+        nn.init.normal_(module.weight, std=_DEVIATION)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
