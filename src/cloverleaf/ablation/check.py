@@ -23,7 +23,7 @@ from cloverleaf.training.starting_weights import build_model
 from cloverleaf.training.tasks import check_data, check_model, check_options, model_classes
 from cloverleaf.training.teacher import build_teacher
 
-PARTS = ("backbone", "neck", "head")
+PARTS = ("backbone", "neck", "head", "supervision")
 
 
 @dataclass(frozen=True, slots=True)

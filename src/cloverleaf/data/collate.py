@@ -24,11 +24,13 @@ class TargetOptions:
         masks: a mask of every object (`Targets.packed_masks`).
         semantic: a class for every pixel (`Targets.semantic`).
         boxes_as_masks: an object without outline fills its box; otherwise it is left out where masks are wanted.
+        covered: which pixels are no padding (`Targets.covered`).
     """
 
     masks: bool = False
     semantic: bool = False
     boxes_as_masks: bool = False
+    covered: bool = False
 
 
 def collate(samples: Sequence[Sample], options: TargetOptions | None = None) -> Batch:
@@ -40,6 +42,7 @@ def collate(samples: Sequence[Sample], options: TargetOptions | None = None) -> 
     """
     options = options or TargetOptions()
     semantic = torch.from_numpy(np.stack([label_pixels(s, options) for s in samples])) if options.semantic else None
+    covered = torch.from_numpy(np.stack([_covered(s) for s in samples]) == 0) if options.covered else None
     samples = [_learnable(sample, options) for sample in samples]
     images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2)
     identities = tags = masks = None
@@ -62,6 +65,7 @@ def collate(samples: Sequence[Sample], options: TargetOptions | None = None) -> 
         tags=tags,
         semantic=semantic,
         packed_masks=masks,
+        covered=covered,
     )
     return Batch(
         images=images,
@@ -74,14 +78,20 @@ def collate(samples: Sequence[Sample], options: TargetOptions | None = None) -> 
 
 def label_pixels(sample: Sample, options: TargetOptions) -> npt.NDArray[np.int64]:
     """``(H, W)`` int64: 0 for background, label + 1 on objects, the smaller ones on top; 255 on crowds and padding."""
-    canvas = np.full(sample.size_hw, IGNORED, np.uint8)
-    height, width = sample.size_hw
-    outlines.fill_into(canvas, sample.covered or (_corners(np.array([0, 0, width, height])),), 0)
+    canvas = _covered(sample)
     rings = _rings(sample, options)
     crowd = np.zeros(len(sample), bool) if sample.crowd is None else sample.crowd
     for i in np.argsort(np.where(crowd, -np.inf, -outlines.areas(rings)), kind="stable").tolist():
         outlines.fill_into(canvas, rings[i], IGNORED if crowd[i] else int(sample.labels[i]) + 1)
     return canvas.astype(np.int64)
+
+
+def _covered(sample: Sample) -> npt.NDArray[np.uint8]:
+    """``(H, W)`` uint8: 0 on what comes from stored images, 255 on padding."""
+    canvas = np.full(sample.size_hw, IGNORED, np.uint8)
+    height, width = sample.size_hw
+    outlines.fill_into(canvas, sample.covered or (_corners(np.array([0, 0, width, height])),), 0)
+    return canvas
 
 
 def _learnable(sample: Sample, options: TargetOptions) -> Sample:

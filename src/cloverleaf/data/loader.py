@@ -158,7 +158,9 @@ def build_train_loader(
     """
     cache = open_cache(index, data.image_size, data.cache, area=False)
     options = targets or TargetOptions()
-    policy = TrainPolicy(index, augment, data.image_size, seed, cache, semantic=options.semantic)
+    policy = TrainPolicy(
+        index, augment, data.image_size, seed, cache, semantic=options.semantic, covered=options.covered
+    )
     dataset = TrainDataset(policy, epochs)
     sampler = EpochSampler(len(index), seed=seed, rank=rank, world_size=world_size)
     batches = TrainBatchSampler(sampler, max(1, data.batch_size // world_size))

@@ -64,6 +64,7 @@ def load_sample(
     *,
     augmenting: bool,
     semantic: bool = False,
+    covered: bool = False,
 ) -> Sample:
     """Read image ``i``, its longer side scaled to ``image_size``, with its objects in pixels of the scaled image.
 
@@ -74,6 +75,7 @@ def load_sample(
         cache: of the same size, or None.
         augmenting: bilinear instead of area averaging when shrinking; crowd objects are left out.
         semantic: keep the crowd objects, and say what the image covers.
+        covered: say what the image covers.
 
     Raises:
         ImageError: the file cannot be read.
@@ -87,6 +89,7 @@ def load_sample(
             original_hw = index.size_hw(i)  # in whose pixels the boxes are, even if the file was scaled since
     objects = index.objects(i)
     height, width = original_hw
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     sample = Sample(
         image=image,
         boxes_xyxy=objects.boxes_xyxy.clip(0, [width, height, width, height]).astype(np.float32).reshape(-1, 4),
@@ -97,7 +100,7 @@ def load_sample(
         tags=index.tags(i),
         image_id=index.image_id(i),
         original_hw=original_hw,
-        covered=(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32),) if semantic else None,
+        covered=(corners,) if semantic or covered else None,
     )
     sides = sample.boxes_xyxy[:, 2:] - sample.boxes_xyxy[:, :2]
     keep = np.all(sides > 0, axis=1) & ~(objects.crowd & (augmenting and not semantic))
@@ -153,6 +156,7 @@ class TrainPolicy:
         seed: of the run.
         cache: decoded images of that size, or None.
         semantic: samples keep their crowd objects and know what is padding.
+        covered: samples know what is padding.
     """
 
     def __init__(
@@ -164,8 +168,9 @@ class TrainPolicy:
         cache: ImageCache | None = None,
         *,
         semantic: bool = False,
+        covered: bool = False,
     ) -> None:
-        self.semantic = semantic
+        self.semantic, self.covered = semantic, covered
         self.index, self.augment, self.image_size, self.seed, self.cache = index, augment, image_size, seed, cache
         self._first_time = FirstTime(len(index))
 
@@ -199,7 +204,9 @@ class TrainPolicy:
         return next_readable(self.index, i, self._read, self._first_time)
 
     def _read(self, row: int) -> Sample:
-        return load_sample(self.index, row, self.image_size, self.cache, augmenting=True, semantic=self.semantic)
+        return load_sample(
+            self.index, row, self.image_size, self.cache, augmenting=True, semantic=self.semantic, covered=self.covered
+        )
 
     def _mosaic(self, rng: np.random.Generator, i: int) -> Sample:
         size, nine = self.image_size, bool(rng.random() < self.augment.mosaic9)

@@ -52,6 +52,11 @@ class ColumnSupervisionSpec:
     heads: bool | None = None
     decoder: DecoderKind | None = None
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether there are decoders."""
+        return self.decoder != "none"
+
     def build(
         self, backbone: nn.Module, strides: Sequence[int], head: AnyHeadSpec, num_classes: int
     ) -> ColumnSupervision:
@@ -131,11 +136,6 @@ class ColumnSupervision(nn.Module):
             decoder(maps[-1], size_hw) for decoder, maps in zip(self.decoders, earlier, strict=False)
         ]
         return tuple(AuxiliaryOutput(*said) for said in itertools.zip_longest(raw, pictures))
-
-    @property
-    def reconstructs(self) -> bool:
-        """Whether there are decoders."""
-        return len(self.decoders) > 0
 
     @property
     def loss_options(self) -> frozenset[str]:

@@ -25,13 +25,14 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(MODELS, pattern))
 
 
-def create_model(name: str, *, num_classes: int = 80, **overrides: Mapping[str, Any]) -> Detector:
+def create_model(name: str, *, num_classes: int = 80, **overrides: Mapping[str, Any] | str) -> Detector:
     """A freshly initialised detector.
 
     Args:
         name: a catalog name, or a composition such as ``elan-tiny+elan-pan+anchor``.
         num_classes: K, at least 1.
-        **overrides: options of the parts, e.g. ``backbone={"width": 0.5}, head={"implicit": False}``.
+        **overrides: options of the parts, e.g. ``backbone={"width": 0.5}, head={"implicit": False}``, and what
+            supervises the model further in training: ``supervision="columns"``.
 
     Raises:
         UnknownModelError: no model or part of that name.

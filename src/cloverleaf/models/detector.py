@@ -25,7 +25,6 @@ class Supervision(Protocol):
     """Further supervision of a model, in training only."""
 
     columns: tuple[int, ...]  # earlier columns that it reads, ascending, of a backbone in columns; none of any other
-    reconstructs: bool  # whether it reconstructs the input
     loss_options: frozenset[str]  # the options loss.supervision.* that count
 
     def weights(self, config: SupervisionLossConfig) -> tuple[SourceWeights, ...]:

@@ -63,6 +63,10 @@ class SupervisionSpec(Protocol):
     def type(self) -> str:
         """Its name in `parts.SUPERVISIONS`."""
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether it reconstructs the input, of which padding is no part."""
+
     def build(self, backbone: nn.Module, strides: Sequence[int], head: HeadSpec, num_classes: int) -> nn.Module:
         """The module for a model with that backbone, head and number of classes.
 
@@ -131,8 +135,10 @@ class DetectorSpec:
         """The spec of the same detector after fusing."""
         return replace(self.as_deployed(), fused=True)
 
-    def with_overrides(self, overrides: Mapping[str, Mapping[str, Any]]) -> DetectorSpec:
+    def with_overrides(self, overrides: Mapping[str, Mapping[str, Any] | str]) -> DetectorSpec:
         """A copy with options of the parts changed, e.g. ``{"backbone": {"width": 0.5}}``.
+
+        Further supervision may be named instead: ``{"supervision": "columns"}``, or ``"none"``.
 
         Raises:
             ConfigError: an unknown part or option, or a value of the wrong type or range.
@@ -142,19 +148,34 @@ class DetectorSpec:
                 raise ConfigError(
                     f"{self.name}: no part {part!r}", "its options cannot be set", suggest(part, parts.ALL_TABLES)
                 )
+            if part in parts.OPTIONAL_TABLES and isinstance(values, str):
+                continue
             if not isinstance(values, Mapping):
                 raise ConfigError(
                     f"{self.name}: {part} = {values!r} is not valid",
                     "the options of a part are a mapping",
                     f'write e.g. {part}={{"width": 0.5}}',
                 )
-        changed = {part: self._overridden(part, values) for part, values in overrides.items()}
-        return replace(self, **changed)
+        named = {part: {"type": values} if isinstance(values, str) else values for part, values in overrides.items()}
+        return replace(self, **{part: self._overridden(part, values) for part, values in named.items()})
 
     def _overridden(self, part: str, values: Mapping[str, Any]) -> Any:
-        if part in parts.OPTIONAL_TABLES and getattr(self, part) is None:
-            return parts.from_dict(part, values) if values else None
-        return parts.override(part, getattr(self, part), values)
+        present = getattr(self, part)
+        if part not in parts.OPTIONAL_TABLES:
+            return parts.override(part, present, values)
+        if not values:
+            return present
+        kind = values.get("type", present and present.type)
+        if kind is None:
+            raise ConfigError(
+                f"{part}.type is missing", f"{self.name} has no {part} whose options could be set",
+                f"add the type: {' or '.join(parts.OPTIONAL_TABLES[part])}",
+            )  # fmt: skip
+        if kind == "none":
+            parts.check_keys(part, values, ("type",))
+            return None
+        same = present is not None and kind == present.type
+        return parts.override(part, present, values) if same else parts.from_dict(part, values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers for JSON; `from_dict` reads them back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from cloverleaf.data.config import AugmentConfig, DataConfig
@@ -17,6 +17,14 @@ _STRICT = ConfigDict(extra="forbid")
 _NonNegative = Annotated[float, Field(ge=0)]
 
 
+def _typed(values: Any) -> Any:
+    """A name alone stands for a part with its usual options; nothing for none."""
+    return {"type": values or "none"} if values is None or isinstance(values, str) else values
+
+
+_NamedOptions = Annotated[dict[str, Any], BeforeValidator(_typed)]
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelConfig:
     """Which detector is trained.
@@ -24,6 +32,8 @@ class ModelConfig:
     Attributes:
         name: a catalog name or a composition `BACKBONE+NECK+HEAD`.
         backbone, neck, head: options of the parts, as `create_model` takes them.
+        supervision: what supervises the model in training beside its head, by name (`columns`, `reversible-branch`,
+            `none`) or as options with the name as `type`; empty for what the model has by itself, usually nothing.
         weights: a Cloverleaf weights file to start from; tensors of equal name and shape are taken over.
         backbone_weights: a file of `cloverleaf pretrain`, or any Cloverleaf weights file, for the backbone alone.
     """
@@ -32,6 +42,7 @@ class ModelConfig:
     backbone: dict[str, Any] = Field(default_factory=dict)
     neck: dict[str, Any] = Field(default_factory=dict)
     head: dict[str, Any] = Field(default_factory=dict)
+    supervision: _NamedOptions = Field(default_factory=dict)
     weights: str | None = None
     backbone_weights: str | None = None
 

@@ -34,7 +34,10 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
     part = config.model
     check_choice(part)
     classes = len(model_classes(config.task, index.names))
-    model = create_model(part.name, num_classes=classes, backbone=part.backbone, neck=part.neck, head=part.head)
+    model = create_model(
+        part.name, num_classes=classes, backbone=part.backbone, neck=part.neck, head=part.head,
+        supervision=part.supervision,
+    )  # fmt: skip
     if part.weights:
         source = load(part.weights)
         if source.spec.fused:
@@ -81,6 +84,8 @@ def model_options(weights: str) -> dict[str, Any]:
             del changed["anchors_px"]  # they come with the weights
         if changed:
             options[part] = changed
+    if spec.supervision not in (None, usual.supervision):
+        options["supervision"] = parts.to_dict(spec.supervision)
     return options
 
 

@@ -92,9 +92,9 @@ class DetectionTask(pl.LightningModule):
         if self.teacher is None:
             loss: LossOutput = self.criterion(self.model(images), targets, size_hw)
             return loss
-        maps = self.model.features(images)
+        raw, maps = self.model.forward_with_maps(images)
         lesson = self.teacher.lesson(images, self.current_epoch / self.config.epochs, maps)
-        taught: LossOutput = self.criterion(self.model.head(maps), targets, size_hw, lesson)
+        taught: LossOutput = self.criterion(raw, targets, size_hw, lesson)
         return taught
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -150,11 +150,15 @@ class DetectionTask(pl.LightningModule):
 
 def _scaled(targets: Targets, scale_xyxy: Tensor, size_hw: tuple[int, int]) -> Targets:
     """The targets of images that were resized to ``size_hw``."""
-    masks, semantic = targets.masks, targets.semantic
+    masks, semantic, covered = targets.masks, targets.semantic, targets.covered
     if masks is not None and len(masks):
         masks = F.interpolate(masks[None], size=size_hw, mode="nearest-exact")[0]
     elif masks is not None:
         masks = masks.new_zeros((0, *size_hw))
     if semantic is not None:  # through uint8, as integers of 64 bits cannot be interpolated
         semantic = F.interpolate(semantic.to(torch.uint8)[None], size=size_hw, mode="nearest-exact")[0].long()
-    return replace(targets, boxes_xyxy=targets.boxes_xyxy * scale_xyxy, masks=masks, semantic=semantic)
+    if covered is not None:
+        covered = F.interpolate(covered.to(torch.uint8)[None], size=size_hw, mode="nearest-exact")[0].bool()
+    return replace(
+        targets, boxes_xyxy=targets.boxes_xyxy * scale_xyxy, masks=masks, semantic=semantic, covered=covered
+    )

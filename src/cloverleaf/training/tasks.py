@@ -78,7 +78,13 @@ def spoken(metric: str) -> str:
 def target_options(config: TrainConfig) -> TargetOptions:
     """What the targets of a run hold."""
     task = RUN_TASKS[config.task]
-    return TargetOptions(masks=task.masks, semantic=task.semantic, boxes_as_masks=config.data.boxes_as_masks)
+    spec = find_spec(config.model.name).with_overrides({"supervision": config.model.supervision})
+    return TargetOptions(
+        masks=task.masks,
+        semantic=task.semantic,
+        boxes_as_masks=config.data.boxes_as_masks,
+        covered=spec.supervision is not None and spec.supervision.reconstructs,
+    )
 
 
 def model_classes(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
