@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -27,6 +28,7 @@ Width = Annotated[int, Field(ge=1, le=16384)]
 Count = Annotated[int, Field(ge=1, le=64)]
 STRIDES = (4, 8, 16, 32)
 _GROWTH, _FURTHEST = 32.0, 8
+_INEXACT = 2e-4
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -83,6 +85,9 @@ class RevCol(nn.Module):
     def __init__(self, spec: RevColSpec) -> None:
         super().__init__()
         self.memory, self.anchor_every = spec.memory, spec.anchor_every
+        self._error: Tensor
+        self.register_buffer("_error", torch.zeros(()), persistent=False)
+        self._warned = False
         self.features = FeatureSpec(channels=spec.channels, strides=STRIDES)
         self.stem = NormedPatches(PatchConv2d(3, spec.channels[0], 4), ChannelNorm(spec.channels[0]))
         self.columns = nn.ModuleList(_column(spec, first=n == 0) for n in range(spec.columns))
@@ -103,14 +108,14 @@ class RevCol(nn.Module):
         """
         stem = self.stem(images)
         saving = self.memory != "plain" and self.training and torch.is_grad_enabled()
-        step = self.anchor_distance() if saving and self.memory == "anchored" else 1
+        step = self._checked_distance() if saving and self.memory == "anchored" else 1
         results: list[Features] = []
         features: Features = ()
         start = 0
         for end in _ends(len(self.columns), step, earlier):
             group = [column for column in self.columns[start : end + 1] if isinstance(column, Column)]
             if saving:
-                features = run_reversibly(group, stem, features)
+                features = run_reversibly(group, stem, features, self._error)
             else:
                 for column in group:
                     features = column(stem, features)
@@ -118,6 +123,18 @@ class RevCol(nn.Module):
                 results.append(features)
             start = end + 1
         return results
+
+    def _checked_distance(self) -> int:
+        """`anchor_distance`, with a warning where the last backward pass found the inverse too inexact."""
+        step, error = self.anchor_distance(), float(self._error)
+        if error > _INEXACT and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"features reconstructed over {step} columns are off by {error:.0e} of their maximum, and gradients by "
+                "about as much: set model.backbone.anchor_every=null, which chooses a safe distance",
+                stacklevel=2,
+            )
+        return step
 
     def anchor_distance(self) -> int:
         """Columns from one anchor to the next."""
@@ -131,7 +148,7 @@ def safe_distance(scale: float) -> int:
     """Columns that can be reconstructed one from another in float32 while gradients stay within 1e-4 of plain ones.
 
     A column's inverse divides by the scale, and so do those of the levels that feed each other, so the rounding of one
-    step grows by about 1 / scale^2 per column (docs/fidelity.md, entry 117). It may grow thirty-fold.
+    step grows by about 1 / scale^2 per column. It may grow thirty-fold (docs/fidelity.md, entry 117).
 
     Args:
         scale: smallest magnitude of any scale.

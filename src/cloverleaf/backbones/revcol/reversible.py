@@ -2,7 +2,8 @@
 
 The published implementation adds the gradients of parameters from within, so that `torch.autograd.grad` does not see
 them and none come where the stem is frozen, and it holds the graphs of a whole column. Here every level is a node of
-the graph of its own: all that is differentiated is an input of it, and one level's inner graph is alive at a time.
+the graph of its own: all that is differentiated is an input of it, and one level's inner graph is alive at a time. The
+published one also inverts a column whose left neighbour is kept anyway; here columns are inverted only where it is not.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from cloverleaf.backbones.revcol.recompute import Precision, RandomState, drawn_
 _LEVELS = 4
 
 
-def run_reversibly(columns: Sequence[Column], stem: Tensor, left: Features) -> Features:
-    """The features of the last of ``columns``; all that is kept for the backward pass are these and the stem.
+def run_reversibly(columns: Sequence[Column], stem: Tensor, left: Features, error: Tensor | None = None) -> Features:
+    """The features of the last of ``columns``; what is kept for the backward pass are these, ``left`` and the stem.
 
-    Gradients equal those of `Column.forward` up to the rounding of the inverse, which grows with the number of columns
-    and with 1 / scale. Randomness (drop path) is repeated, autocast too, and BatchNorm updates its statistics once.
-    A graph that was retained can be run again; gradients of gradients are refused by PyTorch.
+    Gradients of a single column equal those of `Column.forward`. Those of several differ by the rounding of the
+    inverse, which grows with their number and with 1 / scale; how much is measured on the way. Randomness (drop path)
+    is repeated, autocast too, and BatchNorm updates its statistics once. A graph that was retained can be run again;
+    gradients of gradients are refused by PyTorch.
 
     Args:
         columns: neighbours, in their order.
         stem: (B, C, H, W).
         left: features of the column before the first of these; none if there is none.
+        error: a scalar that becomes the largest relative error of what is reconstructed and known, too, if that is
+            more; None to measure nothing.
     """
-    group = _Group(columns, Precision.current(stem))
+    group = _Group(columns, Precision.current(stem), error if len(columns) > 1 else None)
     for n, column in enumerate(columns):
         scales = column.effective_scales()
         own: Features = ()
@@ -47,10 +51,10 @@ def run_reversibly(columns: Sequence[Column], stem: Tensor, left: Features) -> F
 class _Group:
     """What the nodes of some columns share: how they were run, and in the backward pass the values of features."""
 
-    def __init__(self, columns: Sequence[Column], precision: Precision) -> None:
-        self.columns, self.precision = columns, precision
+    def __init__(self, columns: Sequence[Column], precision: Precision, error: Tensor | None) -> None:
+        self.columns, self.precision, self.error = columns, precision, error
         self.states: dict[tuple[int, int], RandomState | None] = {}
-        self._values: dict[tuple[int, int], Tensor] = {}  # by column and level; -1: what is left of the first column
+        self._values: dict[tuple[int, int], Tensor] = {}  # by column and level
 
     def begin(self, features: Features) -> None:
         """Start a backward pass at the last column's features."""
@@ -67,8 +71,8 @@ class _Group:
         return self._values[n, k]
 
     def inputs(self, n: int, k: int, stem: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What a level reads: finer maps of its own column, and coarser ones of the left column."""
-        higher = [] if self.columns[n].first else [self.value(n - 1, j, stem) for j in range(_LEVELS - 1, k, -1)][::-1]
+        """What a level reads: finer maps of its own column, and coarser ones of the left one, which is in the group."""
+        higher = [self.value(n - 1, j, stem) for j in range(_LEVELS - 1, k, -1)][::-1]
         return [self.value(n, j, stem) for j in range(k)], higher
 
     def residual(self, n: int, k: int, stem: Tensor, own: Sequence[Tensor], higher: Sequence[Tensor]) -> Tensor:
@@ -78,8 +82,14 @@ class _Group:
             return widened(level(stem, own, higher))
 
     def reconstructed(self, n: int, k: int, left: Tensor) -> None:
-        """Keep what is left of column ``n`` at level ``k``."""
+        """Keep the features of the column left of ``n``."""
         self._values[n - 1, k] = left
+
+    def measure(self, found: Tensor, left: Tensor) -> None:
+        """How well what was ``found`` by the inverse agrees with what is known."""
+        if self.error is not None:
+            of_one = (found - left).abs().max() / left.abs().max().clamp(min=torch.finfo(left.dtype).tiny)
+            torch.maximum(self.error, of_one.to(self.error), out=self.error)
 
     def release(self, n: int, k: int) -> None:
         """Forget what no node needs after that of column ``n`` and level ``k``."""
@@ -95,15 +105,17 @@ class _Unit(torch.autograd.Function):
     def forward(ctx: Any, group: _Group, n: int, k: int, stem: Tensor, *inputs: Tensor) -> Tensor:
         column = group.columns[n]
         own, left = inputs[:k], inputs[k : k + (0 if column.first else _LEVELS - k)]
-        others = inputs[len(own) + len(left) :]
+        scale_and_parameters = inputs[len(own) + len(left) :]
         state = random_state(stem)
         with group.precision.restored():
             residual = widened(column.levels[k](stem, own, left[1:]))
         group.states[n, k] = state if drawn_since(state, stem) else None
         ctx.group, ctx.n, ctx.k = group, n, k
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(stem, *others)
-        return others[0] * left[0] + residual if left else residual
+        # Kept without need for memory: parameters, so that a change of them is noticed, and what the last group keeps.
+        kept = left if n == 0 else ()
+        ctx.save_for_backward(stem, *kept, *scale_and_parameters)
+        return scale_and_parameters[0] * left[0] + residual if left else residual
 
     @staticmethod
     @once_differentiable
@@ -112,15 +124,22 @@ class _Unit(torch.autograd.Function):
             return (None,) * len(ctx.needs_input_grad)
         group, n, k = ctx.group, ctx.n, ctx.k
         stem, *others = ctx.saved_tensors
-        column: Column = group.columns[n]
-        own, higher = group.inputs(n, k, stem)
+        first_of_all = group.columns[n].first
+        left = [others.pop(0) for _ in range(k, _LEVELS)] if n == 0 and not first_of_all else []
+        own, higher = ([group.value(n, j, stem) for j in range(k)], left[1:]) if n == 0 else group.inputs(n, k, stem)
         residual, found = _gradients(group, n, k, ctx.needs_input_grad[3], (stem, own, higher), upper)
         of_left: list[Tensor | None] = []
-        if not column.first:
-            left = (group.value(n, k, stem) - residual) / others[0]
-            group.reconstructed(n, k, left)
-            of_scale = (upper * left).sum((0, 2, 3), keepdim=True)
-            of_left = [others[0] * upper, *found[1 + k : 1 + k + len(higher)], of_scale]
+        if first_of_all:
+            group.measure(residual, group.value(n, k, stem))
+        else:
+            scale = others[0]
+            inverse = (group.value(n, k, stem) - residual) / scale
+            if n == 0:
+                group.measure(inverse, left[0])
+            else:
+                group.reconstructed(n, k, inverse)
+            of_scale = (upper * (left[0] if n == 0 else inverse)).sum((0, 2, 3), keepdim=True)
+            of_left = [scale * upper, *found[1 + k : 1 + k + len(higher)], of_scale]
         group.release(n, k)
         return (None, None, None, found[0], *found[1 : 1 + k], *of_left, *found[1 + k + len(higher) :])
 
