@@ -12,6 +12,7 @@ from cloverleaf.layers.convnext import ChannelNorm
 from cloverleaf.structures import FeatureSpec
 
 TASKS = ("detect", "classify")  # those whose heads can stand on any maps
+_WIDEST = 128
 
 
 class AnyHeadSpec(Protocol):
@@ -29,7 +30,7 @@ class AnyHeadSpec(Protocol):
 
 
 class LightHead(nn.Module):
-    """Maps are normalised and brought to the width of the finest one that is read; the head follows.
+    """Maps are normalised and brought to the width of the finest one that is read, at most 128; the head follows.
 
     Args:
         maps: what it is given.
@@ -41,7 +42,7 @@ class LightHead(nn.Module):
     def __init__(self, maps: FeatureSpec, strides: Sequence[int], head: AnyHeadSpec, num_classes: int) -> None:
         super().__init__()
         self.levels = tuple(maps.strides.index(stride) for stride in strides)
-        width = maps.channels[self.levels[0]]
+        width = min(maps.channels[self.levels[0]], _WIDEST)
         self.projections = nn.ModuleList(
             nn.Sequential(ChannelNorm(maps.channels[level]), nn.Conv2d(maps.channels[level], width, 1))
             for level in self.levels

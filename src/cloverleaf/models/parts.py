@@ -21,6 +21,7 @@ from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.heads.mask_rcnn import MaskRcnnHeadSpec
 from cloverleaf.heads.point_rend import PointRendHeadSpec
 from cloverleaf.heads.supervision import ColumnSupervisionSpec
+from cloverleaf.models.reversible_branch import ReversibleBranchSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
 from cloverleaf.necks.fpn import FpnSpec
 from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
@@ -50,7 +51,7 @@ HEADS: Mapping[str, type] = {
     "mask-rcnn": MaskRcnnHeadSpec,
     "point-rend": PointRendHeadSpec,
 }
-SUPERVISIONS: Mapping[str, type] = {"columns": ColumnSupervisionSpec}
+SUPERVISIONS: Mapping[str, type] = {"columns": ColumnSupervisionSpec, "reversible-branch": ReversibleBranchSpec}
 TABLES: Mapping[str, Mapping[str, type]] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}
 OPTIONAL_TABLES: Mapping[str, Mapping[str, type]] = {"supervision": SUPERVISIONS}
 ALL_TABLES: Mapping[str, Mapping[str, type]] = {**TABLES, **OPTIONAL_TABLES}
