@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import nn
 
+from cloverleaf.backbones.stages import Stages
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.csp import CspBlock
 from cloverleaf.layers.planned import ConvKind
 from cloverleaf.layers.style import Activation, Style, scale_width
-from cloverleaf.structures import FeatureSpec
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -43,25 +43,16 @@ class CspTinySpec:
         return CspTiny(self)
 
 
-class CspTiny(nn.Module):
+class CspTiny(Stages):
     """Image to features of strides (4,) 8, 16 and 32; a stage is a stride-2 convolution and a `CspBlock`."""
 
     def __init__(self, spec: CspTinySpec) -> None:
-        super().__init__()
         style = Style(activation=spec.activation)
         stem, *outs = (scale_width(c, spec.width) for c in (32, 64, 128, 256, 512))
-        self.features = FeatureSpec(channels=tuple(outs), strides=(4, 8, 16, 32)).since(spec.finest)
-        self.stem = ConvNormAct(3, stem, 3, 2, style=style)
-        self.stage4, self.stage8, self.stage16, self.stage32 = (
+        stages = [
             nn.Sequential(
                 ConvNormAct(narrow, wide, 3, 2, style=style), CspBlock(wide, wide, depth, conv=spec.conv, style=style)
             )
             for narrow, wide, depth in zip((stem, *outs[:-1]), outs, spec.depths, strict=True)
-        )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` -> maps of ``self.features``, finest first."""
-        maps = [self.stage4(self.stem(images))]
-        for stage in (self.stage8, self.stage16, self.stage32):
-            maps.append(stage(maps[-1]))
-        return tuple(maps[-len(self.features) :])
+        ]
+        super().__init__(ConvNormAct(3, stem, 3, 2, style=style), stages, outs, finest=spec.finest)

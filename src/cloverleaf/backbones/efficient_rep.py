@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import nn
 
+from cloverleaf.backbones.stages import Stages
 from cloverleaf.layers.rep_block import BlockKind, Body, block, block_style, body
 from cloverleaf.layers.spp import SppCspc, Sppf
 from cloverleaf.layers.style import scale_width
-from cloverleaf.structures import FeatureSpec
 
 Pool = Literal["sppf", "csp-sppf"]
 _CHANNELS = (64, 128, 256, 512, 1024)  # of the stem and of the stages, at width 1
@@ -61,7 +61,7 @@ class CspBepSpec:
         return EfficientRep(self.width, self.depth, "csp", self.expansion, self.block, self.pool)
 
 
-class EfficientRep(nn.Module):
+class EfficientRep(Stages):
     """Image to maps of strides 4, 8, 16 and 32.
 
     A stage is a block of stride 2 and a chain of blocks or a `BepC3`; the last one ends with pyramid pooling. Stages
@@ -76,24 +76,15 @@ class EfficientRep(nn.Module):
     """
 
     def __init__(self, width: float, depth: float, form: Body, expansion: float, kind: BlockKind, pool: Pool) -> None:
-        super().__init__()
-        stem, *outs = (scale_width(c, width) for c in _CHANNELS)
+        first, *outs = (scale_width(c, width) for c in _CHANNELS)
         repeats = [max(round(n * depth), 1) for n in _REPEATS]
-        self.features = FeatureSpec(channels=tuple(outs), strides=(4, 8, 16, 32))
-        self.stem = block(kind, 3, stem, 2)
-        style, last = block_style(kind), outs[-1]
+        stem, style, last = block(kind, 3, first, 2), block_style(kind), outs[-1]
         pooling = Sppf(last, last, style=style) if pool == "sppf" else SppCspc(
             last, last, style=style, width=last // 2, bypass_first=True
         )  # fmt: skip
-        self.stage4, self.stage8, self.stage16, self.stage32 = (
+        stages = [
             nn.Sequential(block(kind, before, after, 2), body(form, after, count, expansion=expansion, kind=kind))
-            for before, after, count in zip((stem, *outs[:-1]), outs, repeats, strict=True)
-        )
-        self.stage32.append(pooling)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` -> maps of strides 4, 8, 16, 32, finest first."""
-        maps = [self.stage4(self.stem(images))]
-        for stage in (self.stage8, self.stage16, self.stage32):
-            maps.append(stage(maps[-1]))
-        return tuple(maps)
+            for before, after, count in zip((first, *outs[:-1]), outs, repeats, strict=True)
+        ]
+        stages[-1].append(pooling)
+        super().__init__(stem, stages, outs)

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.planned import ConvKind, conv3x3
+from cloverleaf.layers.rep_conv import RepConv
 from cloverleaf.layers.style import Style
+
+First = Literal["1x1", "3x3", "rep"]
 
 
 class Bottleneck(nn.Module):
-    """x + conv3x3(conv1x1(x)).
+    """x + conv3x3(first(x)).
 
     Args:
         channels: width of input and output.
         expansion: width between the two convolutions over ``channels``.
         residual: add the input.
-        conv: kind of the 3x3 convolution; a residual connection follows it.
+        conv: kind of the second convolution; a residual connection follows it.
+        first: the first convolution: 1x1, 3x3, or a RepConv without identity.
         style: normalisation constants and activation.
     """
 
     def __init__(
-        self, channels: int, *, style: Style, expansion: float = 0.5, residual: bool = True, conv: ConvKind = "conv"
-    ) -> None:
+        self, channels: int, *, style: Style, expansion: float = 0.5, residual: bool = True, conv: ConvKind = "conv",
+        first: First = "1x1",
+    ) -> None:  # fmt: skip
         super().__init__()
         hidden = int(channels * expansion)
         self.residual = residual
-        self.reduce = ConvNormAct(channels, hidden, style=style)
+        self.reduce: nn.Module
+        if first == "rep":
+            self.reduce = RepConv(channels, hidden, style=style, identity=False)
+        else:
+            self.reduce = ConvNormAct(channels, hidden, 3 if first == "3x3" else 1, style=style)
         self.expand = conv3x3(conv, hidden, channels, place="residual" if residual else "plain", style=style)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,26 +48,62 @@ class Bottleneck(nn.Module):
 
 
 class CspBlock(nn.Module):
-    """Two 1x1 paths of half the output's width, one through residual bottlenecks; concatenated and mixed.
+    """Two 1x1 paths of half the output's width, one through bottlenecks; concatenated and mixed ("C3").
 
     Args:
         in_channels: width of the input.
         out_channels: width of the output, even.
         depth: number of bottlenecks.
-        conv: kind of their 3x3 convolutions.
+        conv, residual, first: of the bottlenecks.
         style: normalisation constants and activation.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, depth: int, *, style: Style, conv: ConvKind = "conv"
-    ) -> None:
+        self, in_channels: int, out_channels: int, depth: int, *, style: Style, conv: ConvKind = "conv",
+        residual: bool = True, first: First = "1x1",
+    ) -> None:  # fmt: skip
         super().__init__()
         half = out_channels // 2
         self.main = ConvNormAct(in_channels, half, style=style)
         self.bypass = ConvNormAct(in_channels, half, style=style)
-        self.blocks = nn.Sequential(*(Bottleneck(half, expansion=1.0, conv=conv, style=style) for _ in range(depth)))
+        self.blocks = nn.Sequential(
+            *(
+                Bottleneck(half, expansion=1.0, residual=residual, conv=conv, first=first, style=style)
+                for _ in range(depth)
+            )
+        )
         self.merge = ConvNormAct(2 * half, out_channels, style=style)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""
         return self.merge(torch.cat((self.blocks(self.main(x)), self.bypass(x)), 1))
+
+
+class CspChain(nn.Module):
+    """A 1x1 split into two halves, a chain of bottlenecks from the second, all outputs mixed ("C2f" of YOLOv8).
+
+    It is a cross-stage partial block that, as ELAN does, keeps what every bottleneck gives.
+
+    Args:
+        in_channels: width of the input.
+        out_channels: width of the output, even.
+        depth: number of bottlenecks, of two 3x3 convolutions each.
+        residual: of the bottlenecks.
+        style: normalisation constants and activation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int, *, style: Style, residual: bool = True) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.enter = ConvNormAct(in_channels, 2 * half, style=style)
+        self.blocks = nn.ModuleList(
+            Bottleneck(half, expansion=1.0, residual=residual, first="3x3", style=style) for _ in range(depth)
+        )
+        self.merge = ConvNormAct((2 + depth) * half, out_channels, style=style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""
+        outputs = list(self.enter(x).chunk(2, 1))
+        for block in self.blocks:
+            outputs.append(block(outputs[-1]))
+        return self.merge(torch.cat(outputs, 1))

@@ -1,12 +1,16 @@
-"""Halving the size of a map without a plain stride: pixels to channels, or a convolution beside a pool."""
+"""Halving the size of a map without a plain stride: pixels to channels, or a convolution and a pool."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.style import Style
+
+Halving = Literal["conv", "split"]
 
 
 class SpaceToDepth(nn.Module):
@@ -44,3 +48,34 @@ class PooledDown(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` with even H and W -> ``(B, C_out, H / 2, W / 2)``."""
         return torch.cat((self.stride(self.reduce(x)), self.pooled(self.pool(x))), 1)
+
+
+class SplitDown(nn.Module):
+    """Means of neighbours, then a stride-2 convolution of one half of the channels and a max-pool of the other.
+
+    The down-sampling of YOLOv9 ("ADown"): half of the input meets the 3x3 convolution, half a 1x1 behind the pool.
+
+    Args:
+        in_channels: width of the input, even.
+        out_channels: width of the output, even.
+        style: normalisation constants and activation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, style: Style) -> None:
+        super().__init__()
+        self.mean = nn.AvgPool2d(2, 1)
+        self.stride = ConvNormAct(in_channels // 2, out_channels // 2, 3, 2, style=style)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.pooled = ConvNormAct(in_channels // 2, out_channels // 2, style=style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` with even H and W -> ``(B, C_out, H / 2, W / 2)``."""
+        one, other = self.mean(x).chunk(2, 1)
+        return torch.cat((self.stride(one), self.pooled(self.pool(other))), 1)
+
+
+def halving(kind: Halving, in_channels: int, out_channels: int, *, style: Style) -> nn.Module:
+    """``conv``: a 3x3 convolution of stride 2; ``split``: a `SplitDown`."""
+    if kind == "split":
+        return SplitDown(in_channels, out_channels, style=style)
+    return ConvNormAct(in_channels, out_channels, 3, 2, style=style)

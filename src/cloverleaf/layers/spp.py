@@ -64,22 +64,25 @@ class CspSpp(nn.Module):
 
 
 class Sppf(nn.Module):
-    """Pyramid pooling between two 1x1 convolutions, at half the width of the input (SPPF, SimSPPF).
+    """Pyramid pooling between two 1x1 convolutions (SPPF, SimSPPF; with a width of its own the SPPELAN of YOLOv9).
 
     Args:
         in_channels: width of the input.
         out_channels: width of the output.
         windows: of the pools.
+        width: of what is pooled; half of the input's where None.
         style: normalisation constants and activation.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, style: Style, windows: Sequence[int] = (5, 9, 13)
-    ) -> None:
+        self, in_channels: int, out_channels: int, *, style: Style, windows: Sequence[int] = (5, 9, 13),
+        width: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.reduce = ConvNormAct(in_channels, in_channels // 2, style=style)
+        width = width or in_channels // 2
+        self.reduce = ConvNormAct(in_channels, width, style=style)
         self.pool = PyramidPool(windows, largest_first=False)
-        self.mix = ConvNormAct(in_channels // 2 * (1 + len(windows)), out_channels, style=style)
+        self.mix = ConvNormAct(width * (1 + len(windows)), out_channels, style=style)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""

@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cloverleaf.backbones.csp import CspTinySpec
+from cloverleaf.backbones.csp_darknet import CspDarknetSpec
 from cloverleaf.backbones.efficient_rep import CspBepSpec, EfficientRepSpec
 from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
+from cloverleaf.backbones.gelan import GelanSpec
 from cloverleaf.backbones.revcol.backbone import RevColSpec
 from cloverleaf.backbones.revcol.variants import VARIANTS as REVCOL_VARIANTS
 from cloverleaf.backbones.timm import TimmSpec
@@ -22,25 +24,33 @@ from cloverleaf.heads.mask_rcnn import MaskRcnnHeadSpec
 from cloverleaf.heads.point_rend import PointRendHeadSpec
 from cloverleaf.heads.supervision import ColumnSupervisionSpec
 from cloverleaf.models.reversible_branch import ReversibleBranchSpec
+from cloverleaf.necks.c2f_pan import C2fPanSpec
+from cloverleaf.necks.c3_pan import C3PanSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
 from cloverleaf.necks.fpn import FpnSpec
 from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
+from cloverleaf.necks.gelan_pan import GelanPanSpec
 from cloverleaf.necks.none import NoNeckSpec
 from cloverleaf.necks.rep_pan import RepPanSpec
 
 BACKBONES: Mapping[str, type] = {
     "csp-bep": CspBepSpec,
+    "csp-darknet": CspDarknetSpec,
     "csp-tiny": CspTinySpec,
     "efficient-rep": EfficientRepSpec,
     "elan": ElanSpec,
     "elan-tiny": ElanTinySpec,
+    "gelan": GelanSpec,
     "revcol": RevColSpec,
     "timm": TimmSpec,
 }
 NECKS: Mapping[str, type] = {
+    "c2f-pan": C2fPanSpec,
+    "c3-pan": C3PanSpec,
     "elan-pan": ElanPanSpec,
     "fpn": FpnSpec,
     "gather-distribute": GatherDistributeSpec,
+    "gelan-pan": GelanPanSpec,
     "none": NoNeckSpec,
     "rep-pan": RepPanSpec,
 }

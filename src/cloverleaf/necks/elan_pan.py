@@ -10,13 +10,13 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from cloverleaf.errors import ConfigError
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.downsample import PooledDown
 from cloverleaf.layers.elan import Elan, ElanForm, ExtendedElan, Taken, build_elan
 from cloverleaf.layers.planned import ConvKind
 from cloverleaf.layers.spp import CspSpp, SppCspc
 from cloverleaf.layers.style import Activation, Style, scale_width
+from cloverleaf.necks.levels import check_widths, doubling_levels
 from cloverleaf.structures import FeatureSpec
 
 Width = Annotated[int, Field(ge=1, le=16384)]
@@ -40,7 +40,7 @@ class ElanPanSpec:
         groups: above 1 each ELAN becomes an E-ELAN of that cardinality.
         conv: kind of the chains' convolutions: plain, RepConv, or RepConv without identity before a concatenation.
         activation: of every convolution.
-        finest: maps of smaller strides are not read.
+        finest: stride of the finest map that is read.
     """
 
     type: Literal["elan-pan"] = "elan-pan"
@@ -72,7 +72,7 @@ class ElanPan(nn.Module):
 
     def __init__(self, spec: ElanPanSpec, features: FeatureSpec) -> None:
         super().__init__()
-        features = features.since(spec.finest)
+        features = doubling_levels(spec.type, features, spec.finest)
         style, form = Style(activation=spec.activation), ElanForm.of(spec.taken, spec.depth, spec.conv)
         widths, hidden = _widths(spec, features)
         chain = [scale_width(c * spec.chain) for c in hidden]
@@ -136,18 +136,8 @@ def _down(kind: Downsample, width: int, coarser: int, style: Style) -> nn.Module
 
 def _widths(spec: ElanPanSpec, features: FeatureSpec) -> tuple[tuple[int, ...], list[int]]:
     """Widths of the outputs and computational widths."""
-    if len(features) < 2 or any(b != 2 * a for a, b in zip(features.strides, features.strides[1:], strict=False)):
-        raise ConfigError(
-            "neck 'elan-pan' does not fit its backbone",
-            f"it joins two or more levels whose strides double, got strides {features.strides}",
-            "choose a backbone whose strides double from level to level",
-        )
-    for name, given in (("channels", spec.channels), ("hidden", spec.hidden)):
-        if given is not None and len(given) != len(features):
-            raise ConfigError(
-                f"neck.{name} has {len(given)} widths", f"the backbone has {len(features)} levels",
-                "give one width per level, finest first, or null for widths that follow from the backbone",
-            )  # fmt: skip
+    check_widths("channels", spec.channels, features)
+    check_widths("hidden", spec.hidden, features)
     wanted = spec.channels or [c / 2 for c in features.channels]
     hidden = spec.hidden or [c / 2 for c in wanted]
     return tuple(scale_width(c, spec.width) for c in wanted), [scale_width(c, spec.width) for c in hidden]

@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from cloverleaf.errors import ConfigError
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.rep_block import BlockKind, Body, body
 from cloverleaf.layers.style import Style, scale_width
+from cloverleaf.necks.levels import check_widths, doubling_levels
 from cloverleaf.structures import FeatureSpec
 
 _STYLE = Style(activation="relu")
@@ -25,7 +25,7 @@ class RepPanSpec:
 
     Attributes:
         width: multiplies the widths; results are rounded up to a multiple of 8.
-        finest: maps of smaller strides are not read.
+        finest: stride of the finest map that is read.
         channels: width of each output, finest first; half of the backbone's where None.
         depth: blocks after every concatenation.
         body: how they are put together: in a row, or as a cross-stage partial block.
@@ -56,7 +56,7 @@ class RepPan(nn.Module):
 
     def __init__(self, spec: RepPanSpec, features: FeatureSpec) -> None:
         super().__init__()
-        levels = features.since(spec.finest)
+        levels = doubling_levels(spec.type, features, spec.finest)
         widths = _widths(spec, levels)
         self.features = FeatureSpec(channels=widths, strides=levels.strides)
         steps = range(len(widths) - 1)
@@ -91,15 +91,5 @@ def _merge(spec: RepPanSpec, in_channels: int, out_channels: int) -> nn.Sequenti
 
 
 def _widths(spec: RepPanSpec, levels: FeatureSpec) -> tuple[int, ...]:
-    if len(levels) < 2 or any(b != 2 * a for a, b in zip(levels.strides, levels.strides[1:], strict=False)):
-        raise ConfigError(
-            f"neck {spec.type!r} does not fit its backbone",
-            f"it joins two or more levels whose strides double, got strides {levels.strides}",
-            "choose a backbone whose strides double from level to level",
-        )
-    if spec.channels is not None and len(spec.channels) != len(levels):
-        raise ConfigError(
-            f"neck.channels has {len(spec.channels)} widths", f"the backbone has {len(levels)} levels",
-            "give one width per level, finest first, or null for widths that follow from the backbone",
-        )  # fmt: skip
+    check_widths("channels", spec.channels, levels)
     return tuple(scale_width(c, spec.width) for c in spec.channels or [c / 2 for c in levels.channels])
