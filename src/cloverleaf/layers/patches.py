@@ -36,14 +36,14 @@ class PatchConv2d(nn.Conv2d):
 
 
 class NormedPatches(nn.Sequential):
-    """A `PatchConv2d` and a norm, which is folded for inference where it is a BatchNorm.
+    """A convolution of patches and a norm, which is folded for inference where it is a BatchNorm.
 
     Args:
-        conv: the convolution.
+        conv: the convolution, whose stride is its kernel size.
         norm: over its channels.
     """
 
-    def __init__(self, conv: PatchConv2d, norm: nn.Module) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
         super().__init__(conv, norm)
 
     def reparameterized(self) -> nn.Module:

@@ -17,7 +17,7 @@ from cloverleaf.backbones.revcol.fusions import FusionKind, build_fusion
 from cloverleaf.backbones.revcol.reversible import run_reversibly
 from cloverleaf.errors import ConfigError
 from cloverleaf.layers.convnext import ChannelNorm, ConvNeXtBlock, initialise
-from cloverleaf.layers.patches import NormedPatches, PatchConv2d
+from cloverleaf.layers.patches import NormedPatches
 from cloverleaf.layers.rep_conv import RepConv
 from cloverleaf.layers.style import Style
 from cloverleaf.structures import FeatureSpec
@@ -89,7 +89,7 @@ class RevCol(nn.Module):
         self.register_buffer("_error", torch.zeros(()), persistent=False)
         self._warned = False
         self.features = FeatureSpec(channels=spec.channels, strides=STRIDES)
-        self.stem = NormedPatches(PatchConv2d(3, spec.channels[0], 4), ChannelNorm(spec.channels[0]))
+        self.stem = NormedPatches(nn.Conv2d(3, spec.channels[0], 4, 4), ChannelNorm(spec.channels[0]))
         self.columns = nn.ModuleList(_column(spec, first=n == 0) for n in range(spec.columns))
         self.apply(initialise)
         if spec.block == "rep":
