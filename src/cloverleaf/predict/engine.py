@@ -57,7 +57,8 @@ class EngineInfo:
         class_names: one per class, None where unknown.
         category_ids: category id of each class, None where classes have no other ids.
         suppression: the thresholds of its own suppression, None where it gives every prediction.
-        task: what it finds: boxes (``detect``), boxes with masks (``instance``) or a class per pixel (``semantic``).
+        task: what it finds: boxes (``detect``), boxes with masks (``instance``), a class per pixel (``semantic``) or
+            per image (``classify``).
         most_detections: the most objects per image that it can give; None where it has no limit of its own.
     """
 
@@ -106,6 +107,9 @@ class Engine(Protocol):
     def infer(self, pixels: Tensor) -> Dense | Found:
         """``(B, 3, H, W)`` float32 RGB in [0, 1] on `device` -> predictions or detections in input pixels."""
 
+    def classify(self, pixels: Tensor) -> Tensor:
+        """Of a classifier the probabilities ``(B, K)`` float32 of images as for `infer`."""
+
 
 def info_of(model: Detector) -> EngineInfo:
     """What a model in PyTorch says of itself."""
@@ -153,6 +157,11 @@ class TorchEngine:
         """Of a semantic model the class logits ``(B, K, H, W)`` of images as for `infer`."""
         logits: Tensor = self.model.head.segment(self._raw(pixels), _size(pixels))
         return logits.float()
+
+    def classify(self, pixels: Tensor) -> Tensor:
+        """As `Engine.classify`."""
+        probabilities: Tensor = self._raw(pixels).logits.float().softmax(1)
+        return probabilities
 
     def _raw(self, pixels: Tensor) -> Any:
         enabled = self.precision != "fp32"

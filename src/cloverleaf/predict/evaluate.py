@@ -11,6 +11,7 @@ import torch
 
 from cloverleaf.data.config import DataConfig
 from cloverleaf.errors import DataError
+from cloverleaf.evaluation.classification import ClassMetrics
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.evaluation.table import DetectionTable
 from cloverleaf.models.spec import Task
@@ -33,8 +34,9 @@ class EvaluationResult:
 
     Attributes:
         metrics: for boxes the COCO numbers, curves and confusion matrix; for instances also those of the masks; for
-            pixels IoU and accuracy.
-        detections: everything that was found, as a table of COCO results, with masks for instances; empty for pixels.
+            pixels IoU and accuracy; for whole images accuracy.
+        detections: everything that was found, as a table of COCO results, with masks for instances; empty for pixels
+            and whole images.
         speed: where the time went.
         split: judged split.
         image_size: long side of the network input in pixels.
@@ -54,8 +56,8 @@ class EvaluationResult:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """COCO results rows."""
-        return self.detections.to_rows()
+        """COCO results rows; of a classifier what it says of each image."""
+        return self.metrics.rows() if isinstance(self.metrics, ClassMetrics) else self.detections.to_rows()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values without the detections and the curves; undefined numbers are null."""
@@ -87,7 +89,7 @@ def evaluate(
     """Judge weights on a split of a dataset, by what they were trained for.
 
     Boxes are judged by the published protocol (README and test script of YOLOv7), instances by COCO's for masks too,
-    label maps by the IoU and the accuracy of pixels.
+    label maps by the IoU and the accuracy of pixels, classes of whole images by top-1 and top-5 accuracy.
 
     Classes are matched by name, in any order. The weights may know more classes than the dataset: what they find of
     those cannot be judged and is dropped; ``ignored_classes`` of the result names them. A file that was exported for
@@ -199,9 +201,7 @@ def _judge(
     if truth is None:
         truth = judge.truth(index, data, config)
     if loader is None:
-        from cloverleaf.data.loader import build_eval_loader
-
-        loader = build_eval_loader(index, data, stride=info.stride)
+        loader = judge.loader(index, data, stride=info.stride)
     metrics, detections, speed = judge.judge(engine, loader, config, category_ids, truth)
     return EvaluationResult(metrics, detections, speed, index.split, data.image_size, config, task=info.task)
 

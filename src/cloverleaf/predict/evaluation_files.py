@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloverleaf import atomic
+from cloverleaf.evaluation.classification import ClassMetrics
 from cloverleaf.evaluation.coco import CocoMetrics
 from cloverleaf.evaluation.instances import InstanceMetrics
 from cloverleaf.evaluation.semantic import SemanticMetrics
@@ -13,7 +14,8 @@ from cloverleaf.predict.judges import Metrics
 
 
 def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = True) -> None:
-    """Write ``metrics.json``, ``predictions.json`` (COCO results, not for pixels) and the plots into a folder.
+    """Write ``metrics.json``, ``predictions.json`` (COCO results, or the classes of whole images; not for pixels) and
+    the plots into a folder.
 
     Args:
         result: the evaluation.
@@ -29,7 +31,14 @@ def write_evaluation(result: EvaluationResult, folder: Path, *, plots: bool = Tr
 
 def draw_evaluation(metrics: Metrics, folder: Path) -> None:
     """Draw what there is to be seen: of boxes ``precision_recall.png``, ``confidence.png`` and ``confusion.png`` (of
-    instances too), of pixels ``pixel_confusion.png``; nothing where there are no classes."""
+    instances too), of pixels ``pixel_confusion.png``, of whole images ``class_confusion.png``; nothing where there are
+    no classes."""
+    if isinstance(metrics, ClassMetrics):
+        from cloverleaf.reports.figures import plot_class_confusion
+
+        return plot_class_confusion(
+            metrics.counts, metrics.class_names, metrics.called_names, folder / "class_confusion.png"
+        )
     if isinstance(metrics, SemanticMetrics):
         from cloverleaf.reports.figures import plot_pixel_confusion
 

@@ -8,23 +8,28 @@ from typing import Any
 
 import numpy as np
 
+from cloverleaf.data.class_loader import build_class_eval_loader
 from cloverleaf.data.config import DataConfig
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.label_map import label_map
+from cloverleaf.data.loader import build_eval_loader
+from cloverleaf.data.require_classes import require_class_folders, require_objects
 from cloverleaf.data.require_masks import require_masks
+from cloverleaf.evaluation.classification import ClassEvaluator, ClassMetrics
 from cloverleaf.evaluation.coco import CocoEvaluator, CocoMetrics
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.evaluation.instances import InstanceEvaluator, InstanceMetrics
 from cloverleaf.evaluation.semantic import SemanticEvaluator, SemanticMetrics
 from cloverleaf.evaluation.table import DetectionTable
 from cloverleaf.models.spec import Task
+from cloverleaf.predict.classify import classify_batches
 from cloverleaf.predict.detect import Speed, detect_batches
 from cloverleaf.predict.engine import Engine
 from cloverleaf.predict.instances import check_detections, instance_batches
 from cloverleaf.predict.semantic import segment_batches
 from cloverleaf.structures import Batch
 
-Metrics = CocoMetrics | InstanceMetrics | SemanticMetrics
+Metrics = CocoMetrics | InstanceMetrics | SemanticMetrics | ClassMetrics
 Truth = Any  # what the judge of a task keeps of a ground truth, to judge by it again and again
 Judged = tuple[Metrics, DetectionTable, Speed]
 
@@ -42,12 +47,14 @@ class Judge:
             the truth.
         classes: how many classes a model for K classes of objects has.
         protocol: what is to be said of the thresholds beside the numbers.
+        loader: batches of an index's images as the task sees them; takes the index, the data options and the stride.
     """
 
     truth: Callable[[DetectionIndex, DataConfig, EvalConfig], Truth]
     judge: Callable[[Engine, Iterable[Batch], EvalConfig, Sequence[int | None], Truth], Judged]
     classes: Callable[[int], int]
     protocol: Callable[[EvalConfig], dict[str, Any]]
+    loader: Callable[..., Iterable[Batch]] = build_eval_loader
 
 
 def _most(config: EvalConfig) -> tuple[int, int, int]:
@@ -55,6 +62,7 @@ def _most(config: EvalConfig) -> tuple[int, int, int]:
 
 
 def _box_truth(index: DetectionIndex, data: DataConfig, config: EvalConfig) -> CocoEvaluator:
+    require_objects(index)
     return CocoEvaluator(index.to_coco(), max_detections=_most(config))
 
 
@@ -68,6 +76,7 @@ def _judge_boxes(
 
 
 def _instance_truth(index: DetectionIndex, data: DataConfig, config: EvalConfig) -> InstanceEvaluator:
+    require_objects(index)
     require_masks(index, boxes_as_masks=data.boxes_as_masks)
     return InstanceEvaluator(index.to_coco(), max_detections=_most(config))
 
@@ -93,6 +102,7 @@ class _PixelTruth:
 
 
 def _pixel_truth(index: DetectionIndex, data: DataConfig, config: EvalConfig) -> _PixelTruth:
+    require_objects(index)
     require_masks(index, boxes_as_masks=data.boxes_as_masks)
     rows = {int(image_id): row for row, image_id in enumerate(index.image_ids.tolist())}
     return _PixelTruth(index, rows, data.boxes_as_masks, SemanticEvaluator((BACKGROUND, *index.names)))
@@ -113,6 +123,38 @@ def _judge_pixels(
 
     speed = segment_batches(engine, loader, take)
     return truth.evaluator.compute(), DetectionTable.empty(), speed
+
+
+@dataclass(frozen=True, slots=True)
+class _ClassTruth:
+    """Which image has which row of the index; the classes come with the batches."""
+
+    index: DetectionIndex
+    rows: Mapping[int, int]
+
+
+def _class_truth(index: DetectionIndex, data: DataConfig, config: EvalConfig) -> _ClassTruth:
+    require_class_folders(index)
+    return _ClassTruth(index, {int(image_id): row for row, image_id in enumerate(index.image_ids.tolist())})
+
+
+def _judge_classes(
+    engine: Engine, loader: Iterable[Batch], config: EvalConfig, category_ids: Sequence[int | None], truth: Truth
+) -> Judged:
+    """A class that the dataset does not have may be called, and is wrong then."""
+    index: DetectionIndex = truth.index
+    known = engine.info.class_names or index.names
+    label_of = {category: label for label, category in enumerate(category_ids)}
+    order = [label_of[category] for category in index.category_ids]
+    order += [label for label, category in enumerate(category_ids) if category is None]
+    evaluator = ClassEvaluator(index.names, (*index.names, *(known[label] for label in order[len(index.names) :])))
+
+    def take(probabilities: Any, true: Any, image_ids: list[int]) -> None:
+        files = [str(index.image_path(truth.rows[i]).relative_to(index.source)) for i in image_ids]
+        evaluator.update(probabilities[:, order], true, files)
+
+    speed = classify_batches(engine, loader, take)
+    return evaluator.compute(), DetectionTable.empty(), speed
 
 
 JUDGES: Mapping[Task, Judge] = {
@@ -139,4 +181,7 @@ JUDGES: Mapping[Task, Judge] = {
         },
     ),
     "semantic": Judge(_pixel_truth, _judge_pixels, lambda classes: classes + 1, lambda c: {}),
+    "classify": Judge(
+        _class_truth, _judge_classes, lambda classes: classes, lambda c: {}, loader=build_class_eval_loader
+    ),
 }

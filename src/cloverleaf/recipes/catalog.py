@@ -17,12 +17,14 @@ from cloverleaf.recipes.gold_yolo import (
     gold_yolo_s,
     gold_yolo_s_distill,
 )
+from cloverleaf.recipes.revcol import classify, revcol_base, revcol_small, revcol_tiny
 from cloverleaf.recipes.segmentation import mask_rcnn, mask_rcnn_1x, point_rend
 from cloverleaf.recipes.small import small
 from cloverleaf.recipes.yolov7 import yolov7_custom, yolov7_p5, yolov7_p6, yolov7_tiny
 from cloverleaf.training.config import TrainConfig
 
 RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
+    "classify": classify,
     "demo": demo,
     "gold-yolo-l": gold_yolo_l,
     "gold-yolo-l-distill": gold_yolo_l_distill,
@@ -35,6 +37,9 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "mask-rcnn": mask_rcnn,
     "mask-rcnn-1x": mask_rcnn_1x,
     "point-rend": point_rend,
+    "revcol-base": revcol_base,
+    "revcol-small": revcol_small,
+    "revcol-tiny": revcol_tiny,
     "small": small,
     "yolov7-custom": yolov7_custom,
     "yolov7-p5": yolov7_p5,
@@ -44,6 +49,7 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
 
 # Below so many images per epoch the published recipes take too few optimiser steps to learn anything.
 SMALL_SET = 5000
+SMALL_CLASS_SET = 100_000  # of whole images, which mixing and erasing make harder to learn
 
 
 def get_recipe(name: str) -> TrainConfig:
@@ -63,7 +69,9 @@ def choose_recipe(model: str, num_images: int, *, teacher: bool = False) -> tupl
     Raises:
         UnknownModelError: no model of that name.
     """
-    if (task := find_spec(model).task) != "detect":
+    if (task := find_spec(model).task) == "classify":
+        return _classify_recipe(model, num_images)
+    if task != "detect":
         return _segmentation_recipe(task, num_images)
     if num_images < SMALL_SET:
         return "small", (
@@ -91,6 +99,16 @@ def published_recipe(model: str, *, teacher: bool = False) -> str:
     if model in MODELS and MODELS[model].image_size > 640:
         return "yolov7-p6"
     return "yolov7-tiny" if "tiny" in model else "yolov7-p5"
+
+
+def _classify_recipe(model: str, num_images: int) -> tuple[str, str]:
+    if num_images < SMALL_CLASS_SET:
+        return "classify", (
+            f"{num_images} training images: the published recipe, 300 epochs of mixed images, is made "
+            "for the 1.28 million of ImageNet"
+        )
+    size = next((name for name in ("revcol-base", "revcol-small") if name in model), "revcol-tiny")
+    return size, f"{num_images} training images are enough for the published recipe of RevCol"
 
 
 def _segmentation_recipe(task: str, num_images: int) -> tuple[str, str]:

@@ -19,6 +19,10 @@ _MOST_LINES = 8  # lines that still can be told apart
 
 # What a run is judged by, by the first of its columns: panels of a title, columns with labels, and the first colour.
 _PANELS: Mapping[str, tuple[tuple[str, Mapping[str, str], int], ...]] = {
+    "top1": (
+        ("Accuracy", {"top1": "top-1", "top5": "top-5", "mean_accuracy": "mean of classes"}, 0),
+        ("Loss on the validation split", {"loss": "cross-entropy"}, 3),
+    ),
     "mIoU": (("Pixels", {"mIoU": "mIoU", "mAcc": "mAcc", "pixel_accuracy": "of all pixels"}, 0),),
     "mask_AP": (
         ("Average precision of masks", {"mask_AP": "AP 50-95", "mask_AP50": "AP50", "mask_AP75": "AP75"}, 0),
@@ -231,6 +235,45 @@ def plot_pixel_confusion(counts: npt.NDArray[Any], names: Sequence[str], path: P
     with _matrix(counts, shown, shown, path, as_shares=True) as axis:
         axis.set(xlabel="called", ylabel="true class")
         axis.set_title("Confusion matrix of pixels")
+
+
+def plot_class_confusion(counts: npt.NDArray[Any], names: Sequence[str], called: Sequence[str], path: Path) -> None:
+    """What the images of each class were called.
+
+    Args:
+        counts: (K, C) images; rows are true classes, columns what they were called.
+        names: K class names.
+        called: C names of what may be called, the same and perhaps more.
+        path: the PNG to write.
+    """
+    square = np.zeros((len(called), len(called)), np.int64)
+    square[: len(names)] = counts
+    labels = printable(list(called))
+    rows = [*labels[: len(names)], *[""] * (len(called) - len(names))]
+    with _matrix(square, labels, rows, path) as axis:
+        axis.set(xlabel="called", ylabel="true class")
+        axis.set_title("Confusion matrix of images")
+
+
+def plot_class_counts(counts: Mapping[str, Sequence[int]], names: Sequence[str], path: Path) -> None:
+    """How many images each class has.
+
+    Args:
+        counts: per split K numbers.
+        names: K class names.
+        path: the PNG to write.
+    """
+    shown = printable(list(names))
+    with figure(path, min(max(4.5, 0.3 * len(shown) + 2), 16), 3.6) as drawing:
+        axis = drawing.subplots()
+        width = 0.8 / len(counts)
+        for k, (split, numbers) in enumerate(counts.items()):
+            places = np.arange(len(shown)) + (k - (len(counts) - 1) / 2) * width
+            axis.bar(places, numbers, width, color=colour_of(k), label=split)
+        axis.set_xticks(range(len(shown)), shown, rotation=90 if len(shown) > 8 else 0)
+        axis.set(ylabel="images")
+        axis.set_title("Images of each class")
+        axis.legend(loc="best")
 
 
 @contextmanager

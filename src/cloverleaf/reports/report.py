@@ -34,6 +34,11 @@ _PICTURES: tuple[tuple[str, str, str], ...] = (
         "Precision, recall and F1 over the threshold; the dashed line has the best mean F1.",
     ),
     (
+        "class_confusion",
+        "What was taken for what",
+        "Images of each true class (rows) that were called each class (columns).",
+    ),
+    (
         "pixel_confusion",
         "What pixels were taken for",
         "Percent of the pixels of each true class (rows) that were called each class (columns).",
@@ -46,8 +51,12 @@ _PICTURES: tuple[tuple[str, str, str], ...] = (
     ("train_batch", "Training images", "As the network saw them, after augmentation."),
     ("labels", "The training labels", "Objects per class, where they are, and how large."),
 )
-_PLOTS = ("training", "precision_recall", "confidence", "pixel_confusion", "confusion", "labels")
+_PLOTS = ("training", "precision_recall", "confidence", "class_confusion", "pixel_confusion", "confusion", "labels")
 _TILES = (
+    ("top1", "Top-1", "accuracy of all images"),
+    ("top5", "Top-5", "the class is among five"),
+    ("mean_accuracy", "Mean accuracy", "mean over the classes"),
+    ("loss", "Loss", "cross-entropy"),
     ("mask_AP", "Mask AP", "mean of IoU 0.50–0.95"),
     ("mask_AP50", "Mask AP50", "at IoU 0.50"),
     ("mask_AP75", "Mask AP75", "at IoU 0.75"),

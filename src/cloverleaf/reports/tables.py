@@ -64,6 +64,7 @@ class ClassTable:
 _COLUMNS = (
     ("objects", "Objects", True),
     ("pixels", "Pixels", True),
+    ("images", "Images", True),
     ("mask_AP", "Mask AP", False),
     ("mask_AP50", "Mask AP50", False),
     ("AP", "AP", False),
@@ -102,21 +103,34 @@ def _cell(value: Any, count: bool) -> str:
 
 def mistakes(metrics: dict[str, Any], most: int = 6) -> list[tuple[int, str, str]]:
     """The most frequent confusions between two classes: count, true class, detected class."""
+    if images := section(metrics, "class_confusion"):
+        return _most_frequent(images.get("counts"), images.get("classes"), images.get("called"), most)
     confusion = section(metrics, "confusion")
     names, counts = confusion.get("classes"), confusion.get("counts")
     if not isinstance(names, list) or not isinstance(counts, list):
         return []
     last = len(names) - 1
+    return _most_frequent([row[:last] for row in counts[:last]], names, names, most)
+
+
+def _most_frequent(counts: Any, rows: Any, columns: Any, most: int) -> list[tuple[int, str, str]]:
+    if not all(isinstance(item, list) for item in (counts, rows, columns)):
+        return []
     pairs = [
-        (int(count), str(names[i]), str(names[j]))
-        for i, row in enumerate(counts[:last])
-        for j, count in enumerate(row[:last])
+        (int(count), str(rows[i]), str(columns[j]))
+        for i, row in enumerate(counts)
+        for j, count in enumerate(row)
         if i != j and count > 0
     ]
     return sorted(pairs, key=lambda pair: -pair[0])[:most]
 
 
-_HEADLINES = (("mask_AP", "mask_AP50", "AP"), ("mIoU", "mAcc", "pixel_accuracy"), ("AP", "AP50", "AP75"))
+_HEADLINES = (
+    ("top1", "mean_accuracy", "loss"),
+    ("mask_AP", "mask_AP50", "AP"),
+    ("mIoU", "mAcc", "pixel_accuracy"),
+    ("AP", "AP50", "AP75"),
+)
 
 
 def weights(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, str, list[str]]]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from cloverleaf.data.classify_config import ClassifyConfig
 from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.losses.config import LossConfig
@@ -54,6 +55,8 @@ class OptimizerConfig:
     Attributes:
         name: which optimiser.
         lr: peak learning rate of the weights.
+        lr_images: the rates (also `schedule.warmup_bias_lr`) are for so many images a step, and scale with the images
+            that a step really sees; 0 takes them as they are.
         momentum: SGD momentum, or the first beta of AdamW.
         beta2: second beta of AdamW.
         weight_decay: of convolution and linear weights; scaled by batch * accumulation / nominal batch for SGD.
@@ -64,6 +67,7 @@ class OptimizerConfig:
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.01
+    lr_images: Annotated[int, Field(ge=0)] = 0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.937
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: _NonNegative = 0.0005
@@ -83,6 +87,8 @@ class ScheduleConfig:
         warmup_epochs: length of the warm-up.
         warmup_min_iterations: the warm-up is never shorter than this, as published; 0 suits small sets.
         warmup_momentum, warmup_bias_lr: where momentum and the biases' learning rate start.
+        warmup_factor: where the weights' learning rate starts, over its peak.
+        decay_after_warmup: the decay begins at the end of the warm-up, which ends at the peak, instead of beside it.
         nominal_batch: gradients accumulate until this many images are seen; 0 steps at every iteration.
     """
 
@@ -93,6 +99,8 @@ class ScheduleConfig:
     warmup_min_iterations: Annotated[int, Field(ge=0)] = 1000
     warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     warmup_bias_lr: _NonNegative = 0.1
+    warmup_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    decay_after_warmup: bool = False
     nominal_batch: Annotated[int, Field(ge=0)] = 64
 
 
@@ -163,7 +171,8 @@ class TrainConfig:
 
     Attributes:
         recipe: the recipe that these values started from.
-        task: what is learned: boxes, objects with masks, or the class of every pixel; must be the task of the model.
+        task: what is learned: boxes, objects with masks, the class of every pixel or of the image; must be the task of
+            the model.
         epochs: passes over the training split.
         seed: of weights, order and augmentation.
         multi_scale: draw the input size of every batch from 0.5 to 1.5 times the image size.
@@ -187,6 +196,7 @@ class TrainConfig:
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    classify: ClassifyConfig = Field(default_factory=ClassifyConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
     distillation: DistillationConfig = Field(default_factory=DistillationConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)

@@ -9,7 +9,9 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from rich.console import Console
+from torch.utils.data import DataLoader
 
+from cloverleaf.data.class_loader import build_class_train_loader
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_train_loader
 from cloverleaf.data.source import list_splits, open_index
@@ -39,7 +41,14 @@ from cloverleaf.training.schedule import Schedule
 from cloverleaf.training.starting_weights import build_model, provenance
 from cloverleaf.training.sync_batchnorm import synchronise_batchnorm
 from cloverleaf.training.task import DetectionTask
-from cloverleaf.training.tasks import check_data, check_model, check_options, model_classes, target_options
+from cloverleaf.training.tasks import (
+    RUN_TASKS,
+    check_data,
+    check_model,
+    check_options,
+    model_classes,
+    target_options,
+)
 from cloverleaf.training.teacher import Teacher, build_teacher
 from cloverleaf.training.trainer import build_trainer, quieten_lightning, run
 from cloverleaf.weights.format import WeightsMetadata
@@ -95,10 +104,7 @@ def fit(
     model = build_model(config, data.train, say)
     teacher = build_teacher(config.distillation, model, data.train.names, config.data.image_size)
     check_fit(config, model, teacher, len(data.train))
-    loader = build_train_loader(
-        data.train, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank,
-        world_size=world_size, targets=target_options(config),
-    )  # fmt: skip
+    loader = _train_loader(config, data.train, rank, world_size)
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
         write_config(config, run_dir / "config.yaml")
@@ -154,6 +160,18 @@ def open_data(config: TrainConfig) -> TrainingData:
             "use the same class list in both",
         )
     return TrainingData(train, val)
+
+
+def _train_loader(config: TrainConfig, index: DetectionIndex, rank: int, world_size: int) -> DataLoader[Any]:
+    """The images as the task learns from them."""
+    if RUN_TASKS[config.task].whole_images:
+        return build_class_train_loader(
+            index, config.data, config.classify, seed=config.seed, rank=rank, world_size=world_size
+        )
+    return build_train_loader(
+        index, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank, world_size=world_size,
+        targets=target_options(config),
+    )  # fmt: skip
 
 
 def _open_val(config: TrainConfig) -> DetectionIndex:

@@ -14,6 +14,7 @@ from cloverleaf.data.stats_plots import draw_overview
 from cloverleaf.data.transforms.polygons import fill_mask
 from cloverleaf.drawing.boxes import Pixels
 from cloverleaf.errors import ImageError
+from cloverleaf.evaluation.classification import ClassMetrics
 from cloverleaf.evaluation.coco import CocoMetrics
 from cloverleaf.evaluation.instances import InstanceMetrics
 from cloverleaf.models.detector import Detector
@@ -23,6 +24,7 @@ from cloverleaf.predict.evaluation_files import draw_evaluation
 from cloverleaf.predict.predictor import Predictor
 from cloverleaf.predict.sources import to_picture
 from cloverleaf.reports import figures
+from cloverleaf.reports.classes import ClassComparison, draw_classes_beside_truth
 from cloverleaf.reports.pictures import (
     Comparison,
     PixelComparison,
@@ -35,6 +37,7 @@ from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.tasks import model_classes
 
 SHOWN_IMAGES = 6
+SHOWN_CLASSIFIED = 24  # of which half, if there are so many, were called wrongly
 FALLBACK_CONFIDENCE = 0.25  # where no threshold is best, because nothing was found
 LEAST_CONFIDENCE = 0.05  # a model that has learned little is best at a threshold that covers the pictures with boxes
 
@@ -52,7 +55,11 @@ def draw_run(
     """Write every picture of the run into its `pictures` folder; the model looks at images on ``device``."""
     folder = config.output_dir / "pictures"
     figures.plot_losses_and_ap(rows, folder / "training.png")
-    draw_overview({config.data.train_split: train}, train.names, folder / "labels.png")
+    if config.task == "classify":
+        figures.plot_class_counts({config.data.train_split: _counts(train), config.data.val_split: _counts(val)},
+                                  train.names, folder / "labels.png")  # fmt: skip
+    else:
+        draw_overview({config.data.train_split: train}, train.names, folder / "labels.png")
     draw_evaluation(judged.metrics, folder)
     _BESIDE_TRUTH[config.task](config, model, val, judged, device)
 
@@ -84,10 +91,35 @@ def _pixels(config: TrainConfig, model: Detector, val: DetectionIndex, judged: E
     draw_pixels_beside_truth(items, model_classes(config.task, val.names), path)
 
 
+def _classes(config: TrainConfig, model: Detector, val: DetectionIndex, judged: EvaluationResult, device: str) -> None:
+    """The surest of what was called wrongly, then images evenly spread over the split."""
+    metrics = judged.metrics
+    assert isinstance(metrics, ClassMetrics)
+    wrong = np.flatnonzero(metrics.best[:, 0] != metrics.true)
+    wrong = wrong[np.argsort(-metrics.scores[wrong, 0], kind="stable")][: SHOWN_CLASSIFIED // 2].tolist()
+    spread = np.linspace(0, metrics.images - 1, min(SHOWN_CLASSIFIED - len(wrong), metrics.images)).round().astype(int)
+    items = []
+    for i in dict.fromkeys([*wrong, *spread.tolist()]):
+        try:
+            image = read_image(val.source / metrics.files[i])
+        except ImageError:  # it was judged as a grey one, with a warning
+            continue
+        called = zip(metrics.best[i].tolist(), metrics.scores[i].tolist(), strict=True)
+        named = [(metrics.called_names[k], score) for k, score in called]
+        items.append(ClassComparison(image, metrics.class_names[metrics.true[i]], named, metrics.files[i]))
+    draw_classes_beside_truth(items, config.output_dir / "pictures" / "predictions.png")
+
+
+def _counts(index: DetectionIndex) -> list[int]:
+    """Images of every class."""
+    return np.bincount(index.labels, minlength=len(index.names)).tolist()
+
+
 _BESIDE_TRUTH: Mapping[Task, Callable[[TrainConfig, Detector, DetectionIndex, EvaluationResult, str], None]] = {
     "detect": _objects,
     "instance": _objects,
     "semantic": _pixels,
+    "classify": _classes,
 }
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cloverleaf.data.class_loader import build_class_sample_loader
+from cloverleaf.data.classify_config import ClassifyConfig
 from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_sample_loader
@@ -29,8 +31,10 @@ def statistics_of(model: nn.Module) -> list[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
-def augmentation_of(config: TrainConfig) -> AugmentConfig:
-    """What a run did to its images before it closed the mosaic, if it ever opened it."""
+def augmentation_of(config: TrainConfig) -> AugmentConfig | ClassifyConfig:
+    """What a run did to its images before it closed the mosaic, if it ever opened it; whole images are not mixed."""
+    if config.task == "classify":
+        return config.classify
     never = config.augment.close_mosaic >= config.epochs
     return replace(config.augment, mosaic=0.0) if never else config.augment
 
@@ -81,7 +85,7 @@ def recalibrate(
     index: DetectionIndex,
     data: DataConfig,
     *,
-    augment: AugmentConfig | None,
+    augment: AugmentConfig | ClassifyConfig | None,
     images: int = 512,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -104,4 +108,8 @@ def recalibrate(
     """
     check_training_size(model, data.image_size, smallest_batch=min(data.batch_size, images, len(index)))
     model.float().to(device)
-    return recompute_statistics(model, build_sample_loader(index, data, augment, images=images, seed=seed))
+    if isinstance(augment, ClassifyConfig):
+        batches = build_class_sample_loader(index, data, augment, images=images, seed=seed)
+    else:
+        batches = build_sample_loader(index, data, augment, images=images, seed=seed)
+    return recompute_statistics(model, batches)

@@ -33,7 +33,8 @@ class Schedule:
     from 0, the biases' falls from `warmup_bias_lr`, momentum rises and accumulation grows to the nominal batch.
     `update="iteration"` decays with every iteration, "epoch-exact" without YOLOv7's lag; `nominal_batch=0` steps at
     every iteration. While weights are averaged with a learning rate of their own (`swa.lr_factor`), that one holds
-    instead of the decay.
+    instead of the decay. `decay_after_warmup`, `warmup_factor` and `lr_images` give that of RevCol (2212.11696): rates
+    rise from a share of the peak to the peak, and then decay.
 
     Attributes:
         total_batch: images per iteration over all processes.
@@ -64,12 +65,22 @@ class Schedule:
             return self.optimizer.weight_decay
         return self.optimizer.weight_decay * self.total_batch * self.accumulate / self.config.nominal_batch
 
+    @property
+    def rate_scale(self) -> float:
+        """What the configured rates are multiplied by: images of a step over those they are given for."""
+        if not self.optimizer.lr_images:
+            return 1.0
+        return self.total_batch * self.accumulate / self.optimizer.lr_images
+
     def factor(self, progress: float) -> float:
         """Decay factor at ``progress`` epochs."""
-        low = self.config.final_factor
+        low, epochs = self.config.final_factor, float(self.epochs)
+        if self.config.decay_after_warmup:
+            warmup = self.warmup_iterations / self.batches_per_epoch
+            progress, epochs = max(progress - warmup, 0.0), max(self.epochs - warmup, 1e-9)
         if self.config.kind == "linear":
-            return max(1 - progress / max(self.epochs - 1, 1), 0.0) * (1 - low) + low
-        return (1 - math.cos(math.pi * progress / self.epochs)) / 2 * (low - 1) + 1
+            return max(1 - progress / max(epochs - 1, 1), 0.0) * (1 - low) + low
+        return (1 - math.cos(math.pi * progress / epochs)) / 2 * (low - 1) + 1
 
     def at(self, iteration: int) -> StepPlan:
         """The plan of ``iteration``, counted from 0 over the whole run."""
@@ -85,11 +96,12 @@ class Schedule:
         factor = self.factor(progress)
         if self.swa.enabled and self.swa.lr_factor is not None and epoch >= self.swa.first_epoch(self.epochs):
             factor = self.swa.lr_factor
-        decayed = self.optimizer.lr * factor
+        decayed = self.optimizer.lr * self.rate_scale * factor
         lr, momentum, accumulate = (decayed, decayed, decayed), self.optimizer.momentum, self.accumulate
         if warming:
             done = iteration / warmup
-            lr = (decayed * done, decayed * done, _mix(self.config.warmup_bias_lr, decayed, done))
+            rising = decayed * _mix(self.config.warmup_factor, 1.0, done)
+            lr = (rising, rising, _mix(self.config.warmup_bias_lr * self.rate_scale, decayed, done))
             momentum = _mix(self.config.warmup_momentum, momentum, done)
             if self.config.nominal_batch:
                 accumulate = max(1, round(_mix(1.0, self.config.nominal_batch / self.total_batch, done)))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cloverleaf.data.policy import PURPOSE_MIX
+from cloverleaf.data.soft_targets import mix
 from cloverleaf.errors import CloverleafError
 from cloverleaf.losses.output import LossOutput
 from cloverleaf.models.detector import Detector
@@ -119,7 +121,11 @@ class DetectionTask(pl.LightningModule):
         self._waiting = {}
 
     def prepare(self, batch: Batch, iteration: int) -> tuple[Tensor, Targets]:
-        """uint8 batch -> float32 images in [0, 1] (resized when training is multi-scale) and their targets."""
+        """uint8 batch -> float32 images in [0, 1] and their targets.
+
+        Images are resized when training is multi-scale, and whole images with a class are mixed; equal for equal
+        iterations.
+        """
         images, targets = batch.images.float().div_(255), batch.targets.unpacked()
         if self.config.multi_scale:
             stride = max(32, self.model.max_stride)
@@ -130,6 +136,10 @@ class DetectionTask(pl.LightningModule):
                 scale = images.new_tensor([width / images.shape[3], height / images.shape[2]] * 2)
                 images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
                 targets = _scaled(targets, scale, (height, width))
+        if self.config.task == "classify":
+            stream = (self.config.seed, iteration, self.global_rank, PURPOSE_MIX)
+            images, probabilities = mix(images, targets.labels, self.model.num_classes, self.config.classify, stream)
+            targets = replace(targets, class_probs=probabilities)
         return images, targets
 
     def _step(self, plan: StepPlan) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
+from cloverleaf.data.classify_config import ClassifyConfig
 from cloverleaf.data.collate import TargetOptions
-from cloverleaf.data.config import AugmentConfig
+from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.label_map import MOST_CLASSES
+from cloverleaf.data.require_classes import require_class_folders, require_objects
 from cloverleaf.data.require_masks import require_masks
+from cloverleaf.data.transforms.whole_images import TrainTransform
 from cloverleaf.errors import ConfigError, DataError
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.models.catalog import MODELS, find_spec
@@ -26,6 +30,7 @@ class RunTask:
         columns: metrics in results.csv and in the table of a run's weights.
         headline: those of them in the progress and in the last line, the one that matters most first.
         masks, semantic: what targets hold beside boxes.
+        whole_images: images have a class each, and a data path of their own.
         spoilt_by: augmentations that leave masks or pixels wrong, with the reason.
         without_effect: evaluation options that mean nothing.
         default_model: what is trained where no model is named; empty for the recipe's.
@@ -35,6 +40,7 @@ class RunTask:
     headline: tuple[str, ...]
     masks: bool = False
     semantic: bool = False
+    whole_images: bool = False
     spoilt_by: Mapping[str, str] | None = None
     without_effect: tuple[str, ...] = ()
     default_model: str = ""
@@ -66,6 +72,13 @@ RUN_TASKS: Mapping[Task, RunTask] = {
         },
         without_effect=("confidence", "iou", "multi_label", "max_detections", "ap_detections"),
         default_model="timm/resnet18+fpn+point-rend",
+    ),
+    "classify": RunTask(
+        columns=("top1", "top5", "mean_accuracy", "loss"),
+        headline=("top1", "mean_accuracy", "loss"),
+        whole_images=True,
+        without_effect=("confidence", "iou", "multi_label", "max_detections", "ap_detections"),
+        default_model="revcol-pico+none+classify",
     ),
 }
 
@@ -116,6 +129,7 @@ def check_options(config: TrainConfig) -> None:
         ConfigError: augmentation that would teach wrong masks, or an option without effect.
     """
     task = RUN_TASKS[config.task]
+    _check_whole_images(config, task.whole_images)
     spoilt = task.spoilt_by or {}
     used = {name: why for name, why in spoilt.items() if getattr(config.augment, name) and _happens(name, config)}
     if used:
@@ -142,6 +156,32 @@ def check_options(config: TrainConfig) -> None:
         )  # fmt: skip
 
 
+def _check_whole_images(config: TrainConfig, whole_images: bool) -> None:
+    """Whole images have their own augmentation, and nothing of that of objects."""
+    if not whole_images:
+        return _refuse_set("classify", config.classify, ClassifyConfig(), config.task)
+    _refuse_set("augment", config.augment, AugmentConfig(), config.task)
+    plain = DataConfig()
+    for name in ("cache", "rectangular_eval"):
+        if (value := getattr(config.data, name)) != getattr(plain, name):
+            raise ConfigError(
+                f"data.{name} = {value!r} has no effect", f"--task {config.task} reads whole images as they are stored",
+                "leave it out",
+            )  # fmt: skip
+    TrainTransform(config.classify, config.data.image_size)  # raises for options that exclude each other
+    return None
+
+
+def _refuse_set(section: str, given: Any, usual: Any, task: Task) -> None:
+    """Refuse options of a section that a task does not use."""
+    for field in fields(usual):
+        if (value := getattr(given, field.name)) != getattr(usual, field.name):
+            raise ConfigError(
+                f"{section}.{field.name} = {value!r} has no effect", f"--task {task} does not use it",
+                "leave it out, or the --recipe that sets it",
+            )  # fmt: skip
+
+
 def _happens(name: str, config: TrainConfig) -> bool:
     """Whether an augmentation is ever drawn: mixing belongs to mosaics."""
     augment: AugmentConfig = config.augment
@@ -152,9 +192,12 @@ def check_data(config: TrainConfig, *splits: DetectionIndex) -> None:
     """Refuse a dataset that the task cannot be learned from.
 
     Raises:
-        DataError: objects without masks, or more classes than a label map can hold.
+        DataError: objects without masks, more classes than a label map can hold, or objects where whole images have a
+            class, and the other way round.
     """
     task = RUN_TASKS[config.task]
+    for index in splits:
+        (require_class_folders if task.whole_images else require_objects)(index)
     if not (task.masks or task.semantic):
         return
     for index in splits:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader
 
 from cloverleaf.data.index import DetectionIndex
-from cloverleaf.data.loader import build_eval_loader
 from cloverleaf.predict.evaluate import EvaluationResult, evaluate_model
 from cloverleaf.predict.judges import JUDGES, Truth
+from cloverleaf.structures import Batch
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.config import TrainConfig
 
@@ -27,7 +27,7 @@ class JudgeCallback(pl.Callback):
     def __init__(self, ema: EmaCallback, index: DetectionIndex, config: TrainConfig, workers: int) -> None:
         self.ema, self.index, self.config, self.workers = ema, index, config, workers
         self.result: EvaluationResult | None = None
-        self._loader: DataLoader[Any] | None = None
+        self._loader: Iterable[Batch] | None = None
         self._truth: Truth | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -44,8 +44,9 @@ class JudgeCallback(pl.Callback):
         model, data = self.ema.model, self.config.data
         if self._loader is None or self._truth is None:
             settings = replace(data, workers=self.workers)
-            self._loader = build_eval_loader(self.index, settings, stride=model.max_stride, batch_size=data.batch_size)
-            self._truth = JUDGES[model.task].truth(self.index, data, self.config.evaluation)
+            judge = JUDGES[model.task]
+            self._loader = judge.loader(self.index, settings, stride=model.max_stride, batch_size=data.batch_size)
+            self._truth = judge.truth(self.index, data, self.config.evaluation)
         return evaluate_model(
             model, self.index, data=data, config=self.config.evaluation, device=device,
             loader=self._loader, truth=self._truth,

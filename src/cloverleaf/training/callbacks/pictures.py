@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from cloverleaf.reports.classes import draw_class_batch
 from cloverleaf.reports.pictures import draw_training_batch
 
 
@@ -24,8 +25,11 @@ class BatchPicturesCallback(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Draw one of the first batches."""
-        if trainer.current_epoch == 0 and batch_idx < self.count and trainer.is_global_zero:
-            targets = batch.targets.to("cpu").unpacked()
-            draw_training_batch(
-                batch.images.cpu(), targets, self.names, self.folder / f"train_batch_{batch_idx + 1}.png"
-            )
+        if trainer.current_epoch > 0 or batch_idx >= self.count or not trainer.is_global_zero:
+            return
+        path = self.folder / f"train_batch_{batch_idx + 1}.png"
+        if pl_module.config.task == "classify":
+            images, targets = pl_module.prepare(batch, batch_idx)  # mixed as they will be in this step
+            draw_class_batch(images, targets.class_probs, self.names, path)
+        else:
+            draw_training_batch(batch.images.cpu(), batch.targets.to("cpu").unpacked(), self.names, path)
