@@ -10,11 +10,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import MultiScaleRoIAlign
 
-from cloverleaf.heads.regions import BOX_CELLS, MASK_CELLS, Limits, RegionHead, RegionHeadSpec
+from cloverleaf.heads.regions import BOX_CELLS, Limits, RegionHead, RegionHeadSpec
 from cloverleaf.structures import FeatureSpec
 
 
@@ -46,21 +43,10 @@ class MaskRcnnHead(RegionHead):
 
     def __init__(self, spec: MaskRcnnHeadSpec, features: FeatureSpec, num_classes: int) -> None:
         super().__init__(spec, features, num_classes)
-        self.roi_heads = RoIHeads(
-            MultiScaleRoIAlign(self.map_names, BOX_CELLS, 2),
+        self.roi_heads = self.stage(
+            spec,
             TwoMLPHead(self.width * BOX_CELLS**2, spec.representation),
             FastRCNNPredictor(spec.representation, num_classes + 1),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
-            batch_size_per_image=spec.box_samples,
-            positive_fraction=0.25,
-            bbox_reg_weights=None,
-            score_thresh=spec.score_threshold,
-            nms_thresh=spec.nms_iou,
-            detections_per_img=spec.detections,
-            mask_roi_pool=MultiScaleRoIAlign(self.map_names, MASK_CELLS, 2),
-            mask_head=MaskRCNNHeads(self.width, (spec.mask_width,) * spec.mask_layers, 1),
-            mask_predictor=MaskRCNNPredictor(spec.mask_width, spec.mask_width, num_classes + 1),
         )
 
     def detect(

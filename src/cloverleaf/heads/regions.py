@@ -16,7 +16,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
+from torchvision.ops import MultiScaleRoIAlign
 
 from cloverleaf.errors import ConfigError
 from cloverleaf.structures import FeatureSpec, Instances, RegionOutput
@@ -26,7 +29,7 @@ Width = Annotated[int, Field(ge=1, le=16384)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Sides = tuple[Annotated[float, Field(gt=0)], ...]
 
-BOX_CELLS, MASK_CELLS = 7, 14  # published sizes of a pooled region, per side
+BOX_CELLS, _MASK_CELLS = 7, 14  # published sizes of a pooled region, per side
 _ANCHOR_CELLS = 8  # side of an anchor in cells of its level: 32 px at stride 4 ... 512 px at stride 64, as published
 _DEFAULT_WIDTH = 256
 
@@ -119,6 +122,49 @@ class RegionHead(nn.Module, ABC):
         self._score_threshold, self.detections = spec.score_threshold, spec.detections
         self.rpn = _region_proposals(spec, self.width, self.proposal_strides)
 
+    def stage(
+        self,
+        spec: RegionHeadSpec,
+        box_head: nn.Module,
+        predictor: nn.Module,
+        *,
+        overlap: float = 0.5,
+        box_weights: tuple[float, float, float, float] | None = None,
+        masks: bool = True,
+    ) -> RoIHeads:
+        """torchvision's heads of regions, freshly initialised; class 0 is background there.
+
+        Args:
+            spec: options.
+            box_head: ``(n, width, 7, 7)`` -> ``(n, representation)``.
+            predictor: ``(n, representation)`` -> logits ``(n, K + 1)`` and deltas ``(n, 4 (K + 1))``.
+            overlap: IoU with an object from which on a region is positive.
+            box_weights: factors of (dx, dy, dw, dh); None for the published (10, 10, 5, 5).
+            masks: whether it has a head for masks.
+        """
+        names = [str(level) for level in range(len(self.strides))]
+        parts: dict[str, nn.Module] = {}
+        if masks:
+            parts = {
+                "mask_roi_pool": MultiScaleRoIAlign(names, _MASK_CELLS, 2),
+                "mask_head": MaskRCNNHeads(self.width, (spec.mask_width,) * spec.mask_layers, 1),
+                "mask_predictor": MaskRCNNPredictor(spec.mask_width, spec.mask_width, self.num_classes + 1),
+            }
+        return RoIHeads(
+            MultiScaleRoIAlign(names, BOX_CELLS, 2),
+            box_head,
+            predictor,
+            fg_iou_thresh=overlap,
+            bg_iou_thresh=overlap,
+            batch_size_per_image=spec.box_samples,
+            positive_fraction=0.25,
+            bbox_reg_weights=box_weights,
+            score_thresh=spec.score_threshold,
+            nms_thresh=spec.nms_iou,
+            detections_per_img=spec.detections,
+            **parts,
+        )
+
     @property
     def anchor_sides_px(self) -> tuple[tuple[float, ...], ...]:
         """Sides of the anchors of each level of the region proposals, finest first."""
@@ -190,7 +236,7 @@ class RegionHead(nn.Module, ABC):
     def detect(
         self, maps: OrderedDict[str, Tensor], regions: list[Tensor], size_hw: tuple[int, int], limits: Limits
     ) -> list[dict[str, Tensor]]:
-        """What lies in the regions, whatever the mode of the head.
+        """What lies in the regions.
 
         Args:
             maps: float32, named as `named_maps` names them.
@@ -207,11 +253,6 @@ class RegionHead(nn.Module, ABC):
     def named_maps(raw: RegionOutput) -> OrderedDict[str, Tensor]:
         """The maps in float32, under the names by which torchvision's pooling asks for them."""
         return OrderedDict((str(level), x.float()) for level, x in enumerate(raw.maps))
-
-    @property
-    def map_names(self) -> list[str]:
-        """The names of `named_maps`."""
-        return [str(level) for level in range(len(self.strides))]
 
     def deploy(self) -> None:
         """Nothing: every part is needed."""

@@ -8,7 +8,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from cloverleaf.losses.dense_config import DenseLossConfig
-from cloverleaf.losses.segmentation_config import RegionLossConfig, SemanticLossConfig
+from cloverleaf.losses.segmentation_config import (
+    CascadeLossConfig,
+    PixelLossConfig,
+    RegionLossConfig,
+    SemanticLossConfig,
+)
 from cloverleaf.losses.supervision_config import SupervisionLossConfig
 
 Gain = Annotated[float, Field(ge=0)]
@@ -37,7 +42,9 @@ class LossConfig:
             `cloverleaf.losses.objectness.coarse_bound`.
         dense: gains and options of anchor-free heads; none of the above are theirs.
         regions: gains of Mask R-CNN.
+        cascade: gains and options of Cascade Mask R-CNN.
         semantic: gains and options of PointRend.
+        pixels: gains of UPerNet.
         supervision: weights of what `model.supervision` adds.
     """
 
@@ -59,5 +66,7 @@ class LossConfig:
     auxiliary_bound: bool = False
     dense: DenseLossConfig = Field(default_factory=DenseLossConfig)
     regions: RegionLossConfig = Field(default_factory=RegionLossConfig)
+    cascade: CascadeLossConfig = Field(default_factory=CascadeLossConfig)
     semantic: SemanticLossConfig = Field(default_factory=SemanticLossConfig)
+    pixels: PixelLossConfig = Field(default_factory=PixelLossConfig)
     supervision: SupervisionLossConfig = Field(default_factory=SupervisionLossConfig)

@@ -1,8 +1,8 @@
-"""Gains and options of the segmentation criteria: `--set loss.regions.x=` and `--set loss.semantic.x=`."""
+"""Gains and options of the segmentation criteria: `--set loss.regions.x=` and so on."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -27,6 +27,42 @@ class RegionLossConfig:
     cls: Gain = 1.0
     box: Gain = 1.0
     mask: Gain = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class CascadeLossConfig:
+    """Gains and options of `CascadeCriterion`; the defaults are those published with RevCol.
+
+    Attributes:
+        objectness: of the region proposals' cross-entropy.
+        proposal: of the region proposals' boxes.
+        cls: of the classes of regions.
+        box: of the boxes of regions; None takes 10 for `giou` and 1 for `smooth-l1`.
+        mask: of the masks.
+        box_loss: 1 - GIoU of the decoded boxes, or smooth L1 of the deltas, as in the paper.
+        stage_weights: of the three losses of regions in each stage.
+    """
+
+    objectness: Gain = 1.0
+    proposal: Gain = 1.0
+    cls: Gain = 1.0
+    box: Gain | None = None
+    mask: Gain = 1.0
+    box_loss: Literal["giou", "smooth-l1"] = "giou"
+    stage_weights: tuple[Gain, ...] = (1.0, 0.5, 0.25)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class PixelLossConfig:
+    """Gains of `PixelCriterion`; the defaults are those published with RevCol.
+
+    Attributes:
+        main: of the cross-entropy of the logits, brought to the size of the input.
+        auxiliary: of the same of the auxiliary head's.
+    """
+
+    main: Gain = 1.0
+    auxiliary: Gain = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

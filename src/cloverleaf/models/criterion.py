@@ -22,7 +22,7 @@ from cloverleaf.losses.supervision import SupervisedCriterion
 from cloverleaf.losses.supervision_config import SupervisionLossConfig
 from cloverleaf.models.dense_criterion import dense_criterion, warmed_up
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.segmentation_criterion import refuse_others, segmentation_criterion
+from cloverleaf.models.segmentation_criterion import SEGMENTATION_OPTIONS, refuse_others, segmentation_criterion
 from cloverleaf.models.supervised_criterion import supervised_criterion
 from cloverleaf.structures import AnchorAssigner, AuxiliaryAssigner
 
@@ -176,7 +176,7 @@ def warmup_criterion(criterion: Assigning) -> Assigning:
 
 def _check(config: LossConfig, auxiliary: bool) -> None:
     default = LossConfig()
-    others = {"regions": "segments nothing", "semantic": "segments nothing", "dense": "has anchors"}
+    others = {"dense": "has anchors", **dict.fromkeys(SEGMENTATION_OPTIONS, "segments nothing")}
     for name, why in others.items():
         if getattr(config, name) != getattr(default, name):
             raise ConfigError(f"loss.{name} has no effect", f"this model {why}", "leave it out")

@@ -18,11 +18,13 @@ from cloverleaf.backbones.revcol.variants import VARIANTS as REVCOL_VARIANTS
 from cloverleaf.backbones.timm import TimmSpec
 from cloverleaf.errors import ConfigError, UnknownModelError, suggest
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
+from cloverleaf.heads.cascade_mask_rcnn import CascadeMaskRcnnHeadSpec
 from cloverleaf.heads.classify import ClassifyHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.heads.mask_rcnn import MaskRcnnHeadSpec
 from cloverleaf.heads.point_rend import PointRendHeadSpec
 from cloverleaf.heads.supervision import ColumnSupervisionSpec
+from cloverleaf.heads.uper_net import UperNetHeadSpec
 from cloverleaf.models.reversible_branch import ReversibleBranchSpec
 from cloverleaf.necks.c2f_pan import C2fPanSpec
 from cloverleaf.necks.c3_pan import C3PanSpec
@@ -56,10 +58,12 @@ NECKS: Mapping[str, type] = {
 }
 HEADS: Mapping[str, type] = {
     "anchor": AnchorHeadSpec,
+    "cascade-mask-rcnn": CascadeMaskRcnnHeadSpec,
     "classify": ClassifyHeadSpec,
     "dense": DenseHeadSpec,
     "mask-rcnn": MaskRcnnHeadSpec,
     "point-rend": PointRendHeadSpec,
+    "uper-net": UperNetHeadSpec,
 }
 SUPERVISIONS: Mapping[str, type] = {"columns": ColumnSupervisionSpec, "reversible-branch": ReversibleBranchSpec}
 TABLES: Mapping[str, Mapping[str, type]] = {"backbone": BACKBONES, "neck": NECKS, "head": HEADS}

@@ -22,7 +22,7 @@ from cloverleaf.structures.outputs import (
     SupervisedOutput,
 )
 from cloverleaf.structures.sample import Polygons, Sample
-from cloverleaf.structures.segmentation import Instances, RegionOutput, SemanticOutput
+from cloverleaf.structures.segmentation import Instances, PixelOutput, RegionOutput, SemanticOutput
 
 __all__ = [
     "AidedOutput",
@@ -40,6 +40,7 @@ __all__ = [
     "Instances",
     "LabelMap",
     "Mask",
+    "PixelOutput",
     "PointAssigner",
     "PointAssignment",
     "Polygons",

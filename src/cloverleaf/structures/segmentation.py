@@ -47,6 +47,24 @@ class SemanticOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class PixelOutput:
+    """Raw output of a semantic segmentation head that gives every pixel its class at once (UPerNet).
+
+    Attributes:
+        logits: ``(B, K, h, w)`` class logits on the grid of the finest map.
+        auxiliary: ``(B, K, h', w')`` of an auxiliary head, on a coarser grid; None where the model has none.
+    """
+
+    logits: Tensor
+    auxiliary: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images."""
+        return int(self.logits.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
 class Instances:
     """What an instance segmentation model found in one image, sorted by descending score.
 
