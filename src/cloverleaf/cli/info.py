@@ -24,7 +24,7 @@ def info(
         int | None, typer.Option(help="Side of the square input; default: as published.", min=1)
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option(help="Number of classes; default: 80, or as in the file.", min=1)
+        int | None, typer.Option(help="Number of classes; default: as published, or as in the file.", min=1)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:

@@ -27,12 +27,12 @@ def models(
 
     from cloverleaf.models.catalog import MODELS, list_models
     from cloverleaf.models.cost import measure
-    from cloverleaf.models.parts import TABLES
+    from cloverleaf.models.parts import PRESETS, TABLES
 
     names = list_models(pattern)
     if not names:
         raise UnknownModelError(f"no model matches {pattern!r}", "the catalog has none", suggest(pattern, MODELS))
-    table = Table(title="80 classes, deploy form; GFLOPs: 2 x multiply-accumulates")
+    table = Table(title="Published classes (80, classifiers 1000), deploy form; GFLOPs: 2 x multiply-accumulates")
     for column in ("name", "parameters", "GFLOPs", "at pixels", "description"):
         table.add_column(column, justify="left" if column in ("name", "description") else "right")
     for name in names:
@@ -43,5 +43,6 @@ def models(
     console = Console()
     console.print(table)
     for part, parts in TABLES.items():
-        shown = ("timm/NAME (any convolutional model of timm)" if name == "timm" else name for name in sorted(parts))
+        known = sorted({*parts, *PRESETS.get(part, {})})
+        shown = ("timm/NAME (any convolutional model of timm)" if name == "timm" else name for name in known)
         console.print(f"{part}s: {', '.join(shown)}", highlight=False)

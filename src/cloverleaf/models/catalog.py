@@ -12,12 +12,18 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cloverleaf.errors import UnknownModelError, suggest
-from cloverleaf.models import gold_yolo, parts, segmentation, yolov7
+from cloverleaf.models import gold_yolo, parts, revcol, segmentation, yolo_styles, yolov7
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Variant
 from cloverleaf.structures import FeatureSpec
 
-MODELS: Mapping[str, Variant] = {**gold_yolo.VARIANTS, **segmentation.VARIANTS, **yolov7.VARIANTS}
+MODELS: Mapping[str, Variant] = {
+    **gold_yolo.VARIANTS,
+    **revcol.VARIANTS,
+    **segmentation.VARIANTS,
+    **yolo_styles.VARIANTS,
+    **yolov7.VARIANTS,
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -25,20 +31,23 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(MODELS, pattern))
 
 
-def create_model(name: str, *, num_classes: int = 80, **overrides: Mapping[str, Any] | str) -> Detector:
+def create_model(name: str, *, num_classes: int | None = None, **overrides: Mapping[str, Any] | str) -> Detector:
     """A freshly initialised detector.
 
     Args:
         name: a catalog name, or a composition such as ``elan-tiny+elan-pan+anchor``.
-        num_classes: K, at least 1.
-        **overrides: options of the parts, e.g. ``backbone={"width": 0.5}, head={"implicit": False}``, and what
-            supervises the model further in training: ``supervision="columns"``.
+        num_classes: K, at least 1; None for as many as published: 80, or 1000 of a classifier from the catalog.
+        **overrides: options of the parts, e.g. ``backbone={"width": 0.5}, head={"implicit": False}``; another part by
+            its name: ``backbone="revcol-nano"``; what supervises the model further: ``supervision="columns"``.
 
     Raises:
         UnknownModelError: no model or part of that name.
         ConfigError: an unknown option, or a value of the wrong type or range.
     """
-    return build_detector(replace(find_spec(name), num_classes=num_classes).with_overrides(overrides))
+    spec = find_spec(name)
+    if num_classes is not None:
+        spec = replace(spec, num_classes=num_classes)
+    return build_detector(spec.with_overrides(overrides))
 
 
 def build_detector(spec: DetectorSpec) -> Detector:
@@ -76,7 +85,11 @@ def empty_detector(spec: DetectorSpec) -> Detector:
 
 
 def find_spec(name: str) -> DetectorSpec:
-    """The spec of a catalog name or composition, with 80 classes; raises `UnknownModelError`."""
+    """The spec of a catalog name, with the published classes, or of a composition, with 80.
+
+    Raises:
+        UnknownModelError: no model or part of that name.
+    """
     if name in MODELS:
         return MODELS[name].spec
     if "+" in name:

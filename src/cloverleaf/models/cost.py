@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ class StageCost:
     Attributes:
         name: path of the module.
         type: its class.
-        shape: of its output for one image, without the batch axis: (channels, height, width).
-        stride: input pixels per output cell.
+        shape: of its output for one image, without the batch axis: (channels, height, width), or (channels,).
+        stride: input pixels per output cell; of an output without cells the height of the input.
         params: number of learned values.
         flops: 2 x multiply-accumulates for one image.
     """
@@ -57,13 +58,16 @@ class ModelCost:
     norm_values: int
 
 
+@lru_cache(maxsize=256)
 def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
     """Count with `torch.utils.flop_counter` on a model without storage, so that even the largest takes a moment.
 
     Raises:
         ConfigError: ``size_hw`` does not fit the model's strides.
     """
-    model = empty_detector(spec).to("meta")
+    model = empty_detector(replace(spec, fused=False)).to("meta")
+    if spec.fused:  # only now, as fusing copies
+        model = model.fused()
     images = torch.empty(1, 3, *size_hw, device="meta")
     outputs: dict[str, tuple[int, ...]] = {}
     norm_values: list[int] = []
@@ -81,7 +85,7 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
             name=name,
             type=type(modules[name]).__name__,
             shape=outputs[name][1:],
-            stride=1 << round(math.log2(size_hw[0] / outputs[name][2])),  # sizes are rounded up
+            stride=_stride(size_hw[0], outputs[name]),
             params=_params(modules[name]),
             flops=sum(flops.get(f"Detector.{name}", {}).values()),
         )
@@ -89,6 +93,12 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
         if name in modules and _params(modules[name])
     )
     return ModelCost(size_hw, stages, _params(model), counter.get_total_flops(), sum(norm_values))
+
+
+def _stride(height: int, shape: tuple[int, ...]) -> int:
+    if len(shape) < 3:
+        return height
+    return 1 << round(math.log2(height / shape[2]))  # sizes are rounded up
 
 
 def _keep_shape(name: str, outputs: dict[str, tuple[int, ...]]) -> Callable[[nn.Module, Any, Any], None]:

@@ -136,25 +136,26 @@ class DetectorSpec:
         return replace(self.as_deployed(), fused=True)
 
     def with_overrides(self, overrides: Mapping[str, Mapping[str, Any] | str]) -> DetectorSpec:
-        """A copy with options of the parts changed, e.g. ``{"backbone": {"width": 0.5}}``.
+        """A copy with options of the parts changed, e.g. ``{"backbone": {"width": 0.5}}``, or with other parts.
 
-        Further supervision may be named instead: ``{"supervision": "columns"}``, or ``"none"``.
+        A name alone, or as the ``type`` among options, is that of another part, as in a composition:
+        ``{"backbone": "revcol-nano"}`` or ``{"backbone": {"type": "revcol-nano", "memory": "plain"}}``; without
+        supervision: ``{"supervision": "none"}``.
 
         Raises:
-            ConfigError: an unknown part or option, or a value of the wrong type or range.
+            UnknownModelError: no part of that name.
+            ConfigError: an unknown kind of part or option, or a value of the wrong type or range.
         """
         for part, values in overrides.items():
             if part not in parts.ALL_TABLES:
                 raise ConfigError(
                     f"{self.name}: no part {part!r}", "its options cannot be set", suggest(part, parts.ALL_TABLES)
                 )
-            if part in parts.OPTIONAL_TABLES and isinstance(values, str):
-                continue
-            if not isinstance(values, Mapping):
+            if not isinstance(values, Mapping | str):
                 raise ConfigError(
                     f"{self.name}: {part} = {values!r} is not valid",
-                    "the options of a part are a mapping",
-                    f'write e.g. {part}={{"width": 0.5}}',
+                    "a part is given by its name, its options by a mapping",
+                    f'write e.g. {part}={{"width": 0.5}}, or its name in quotes',
                 )
         named = {part: {"type": values} if isinstance(values, str) else values for part, values in overrides.items()}
         return replace(self, **{part: self._overridden(part, values) for part, values in named.items()})
@@ -162,7 +163,7 @@ class DetectorSpec:
     def _overridden(self, part: str, values: Mapping[str, Any]) -> Any:
         present = getattr(self, part)
         if part not in parts.OPTIONAL_TABLES:
-            return parts.override(part, present, values)
+            return parts.changed(part, present, values)
         if not values:
             return present
         kind = values.get("type", present and present.type)
@@ -207,7 +208,7 @@ class Variant:
     """A catalog entry.
 
     Attributes:
-        spec: what it is made of, with 80 classes.
+        spec: what it is made of, with as many classes as published.
         description: one line for lists.
         image_size: side of the input, in pixels, at which it was published.
     """
