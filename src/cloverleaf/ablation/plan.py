@@ -15,11 +15,12 @@ from cloverleaf.ablation.study import Lines, Study
 from cloverleaf.ablation.values import Section, Values, at, attempt, plain, refuse, take_references
 from cloverleaf.data.source import open_index
 from cloverleaf.errors import CloverleafError, ConfigError, DataError, suggest
-from cloverleaf.models.catalog import find_spec
+from cloverleaf.models.spec import Task
 from cloverleaf.recipes.catalog import choose_recipe, get_recipe
-from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.config import ModelConfig, TrainConfig
 from cloverleaf.training.config_io import flatten, merge, nest, update
 from cloverleaf.training.fit import TrainingData, open_data
+from cloverleaf.training.tasks import chosen_spec
 
 _OF_THE_STUDY = {
     "seed": "list seeds under seeds", "output": "name the folder with --output",
@@ -127,7 +128,8 @@ def _shared(study: Study, lines: Lines) -> tuple[dict[str, Any], dict[str, str]]
 
 
 def _choose_recipe(probe: TrainConfig) -> str:
-    return choose_recipe(probe.model.name, len(open_index(probe.data.source, probe.data.train_split)))[0]
+    images = len(open_index(probe.data.source, probe.data.train_split))
+    return choose_recipe(probe.model.name, images, spec=chosen_spec(probe.model))[0]
 
 
 def _resolve(
@@ -154,11 +156,16 @@ def _resolve(
     config = attempt(values, lambda part: update(base, part, where=title), section, lines)
     if "task" not in flatten(shared):
         try:
-            config = replace(config, task=find_spec(config.model.name).task)
+            config = replace(config, task=_task(config.model))
         except CloverleafError as error:
-            line = lines.of_value(section, "model.name") if "model.name" in values else lines.of("model")
-            raise at(line, error) from None
+            blamed = next((key for key in values if key == "model.name" or key.startswith("model.head")), None)
+            raise at(lines.of_value(section, blamed) if blamed else lines.of("model"), error) from None
     return config, {**{key: name for key, name in references.items() if key not in values}, **own}
+
+
+def _task(model: ModelConfig) -> Task:
+    """Decided by name and head; the other parts are checked later, where more is known for the message."""
+    return chosen_spec(replace(model, backbone={}, neck={}, supervision={})).task
 
 
 def _variation(study: Study, name: str, resolve: Any, lines: Lines) -> tuple[TrainConfig, dict[str, str]]:

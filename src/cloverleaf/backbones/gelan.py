@@ -33,7 +33,7 @@ class GelanSpec:
 
     type: Literal["gelan"] = "gelan"
     width: Annotated[float, Field(gt=0, le=8)] = 1.0
-    depth: Annotated[int, Field(ge=1, le=64)] = 1
+    depth: Annotated[int, Field(ge=1, le=64)] = 3
     channels: tuple[Width, Width, Width, Width, Width] = (16, 32, 64, 96, 128)
     downsample: Halving = "split"
     activation: Activation = "silu"

@@ -124,6 +124,26 @@ def override(part: str, spec: Any, values: Mapping[str, Any]) -> Any:
     return _validated(part, type(spec), {**to_dict(spec), **values})
 
 
+def changed(part: str, present: Any, values: Mapping[str, Any]) -> Any:
+    """``present`` with options changed; or, where ``values`` have a ``type``, another part and options of it.
+
+    Args:
+        part: `backbone`, `neck`, `head` or `supervision`.
+        present: options of the part that there is.
+        values: options; the ``type`` is any name of `named`.
+
+    Raises:
+        UnknownModelError: no part of that name.
+        ConfigError: an unknown option, or a value of the wrong type or range.
+    """
+    name = values.get("type")
+    if name is None:
+        return override(part, present, values)
+    if name in ALL_TABLES[part]:
+        return from_dict(part, values)
+    return override(part, named(part, str(name)), {key: value for key, value in values.items() if key != "type"})
+
+
 def to_dict(spec: Any) -> dict[str, Any]:
     """The options as plain containers, in field order, the ``type`` first."""
     return dict(TypeAdapter(type(spec)).dump_python(spec, mode="json"))

@@ -32,7 +32,7 @@ class GelanPanSpec:
 
     type: Literal["gelan-pan"] = "gelan-pan"
     width: Annotated[float, Field(gt=0, le=8)] = 1.0
-    depth: Annotated[int, Field(ge=1, le=64)] = 1
+    depth: Annotated[int, Field(ge=1, le=64)] = 3
     finest: Literal[4, 8] = 8
     channels: tuple[Annotated[int, Field(ge=1, le=16384)], ...] | None = None
     downsample: Halving = "split"

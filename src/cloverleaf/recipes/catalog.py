@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.models import yolo_styles
 from cloverleaf.models.catalog import MODELS, find_spec
+from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.recipes.anchor_free import anchor_free
 from cloverleaf.recipes.demo import demo
 from cloverleaf.recipes.gold_yolo import (
     gold_yolo_l,
@@ -24,6 +27,7 @@ from cloverleaf.recipes.yolov7 import yolov7_custom, yolov7_p5, yolov7_p6, yolov
 from cloverleaf.training.config import TrainConfig
 
 RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
+    "anchor-free": anchor_free,
     "classify": classify,
     "demo": demo,
     "gold-yolo-l": gold_yolo_l,
@@ -63,13 +67,16 @@ def get_recipe(name: str) -> TrainConfig:
     return RECIPES[name]()
 
 
-def choose_recipe(model: str, num_images: int, *, teacher: bool = False) -> tuple[str, str]:
-    """Name of the recipe that fits, and the reason to print; `teacher` as in `published_recipe`.
+def choose_recipe(
+    model: str, num_images: int, *, teacher: bool = False, spec: DetectorSpec | None = None
+) -> tuple[str, str]:
+    """Name of the recipe that fits, and the reason to print; `model`, `teacher` and `spec` as in `published_recipe`.
 
     Raises:
         UnknownModelError: no model of that name.
     """
-    if (task := find_spec(model).task) == "classify":
+    spec = spec or find_spec(model)
+    if (task := spec.task) == "classify":
         return _classify_recipe(model, num_images)
     if task != "detect":
         return _segmentation_recipe(task, num_images)
@@ -78,27 +85,32 @@ def choose_recipe(model: str, num_images: int, *, teacher: bool = False) -> tupl
             f"{num_images} training images: the published recipe warms up for 1000 iterations and steps once per "
             "64 images, which is made for COCO's 118,000; --recipe names another"
         )
-    name = published_recipe(model, teacher=teacher)
+    name = published_recipe(model, teacher=teacher, spec=spec)
     return name, f"{num_images} training images are enough for the published recipe of such models"
 
 
-def published_recipe(model: str, *, teacher: bool = False) -> str:
+def published_recipe(model: str, *, teacher: bool = False, spec: DetectorSpec | None = None) -> str:
     """The published recipe for the catalog name or composition of a detector of boxes.
 
     Args:
         model: of an anchor-based one its image size decides, and tiny ones have their own. Gold-YOLO's sizes have their
-            own, and other anchor-free models learn by that of s, or of n where they are tiny.
+            own, models in the style of YOLOv8 and v9 a common one, and other anchor-free models learn by that of s, or
+            of n where they are tiny.
         teacher: whether it is distilled.
+        spec: what it is made of, where parts were exchanged.
 
     Raises:
         UnknownModelError: no model of that name.
     """
-    if find_spec(model).head.type == "dense":
-        size = model if model in RECIPES else "gold-yolo-n" if "tiny" in model else "gold-yolo-s"
+    styled = model in yolo_styles.VARIANTS
+    if (spec or find_spec(model)).head.type == "dense":
+        if styled and not teacher:
+            return "anchor-free"
+        size = model if model in RECIPES else "gold-yolo-n" if styled or "tiny" in model else "gold-yolo-s"
         return f"{size}-distill" if teacher else size
     if model in MODELS and MODELS[model].image_size > 640:
         return "yolov7-p6"
-    return "yolov7-tiny" if "tiny" in model else "yolov7-p5"
+    return "yolov7-tiny" if styled or "tiny" in model else "yolov7-p5"
 
 
 def _classify_recipe(model: str, num_images: int) -> tuple[str, str]:

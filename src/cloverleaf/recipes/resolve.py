@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cloverleaf.errors import ConfigError
-from cloverleaf.models.catalog import find_spec
 from cloverleaf.recipes.catalog import choose_recipe, get_recipe
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import flatten, merge, read_config, to_dict, update
-from cloverleaf.training.tasks import RUN_TASKS, RunTask, check_model
+from cloverleaf.training.tasks import RUN_TASKS, RunTask, check_model, chosen_spec
 
 
 def resolve(
@@ -44,7 +43,9 @@ def resolve(
     from cloverleaf.data.subset import shared_count
 
     images = shared_count(len(open_index(probe.data.source, probe.data.train_split)), probe.data.fraction)
-    name, reason = choose_recipe(probe.model.name, images, teacher=probe.distillation.teacher is not None)
+    name, reason = choose_recipe(
+        probe.model.name, images, teacher=probe.distillation.teacher is not None, spec=chosen_spec(probe.model)
+    )
     return _for_task(get_recipe(name), changes), reason
 
 
@@ -57,7 +58,7 @@ def _for_task(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """
     config = update(base, changes, where="options")
     if "task" not in changes:
-        return replace(config, task=find_spec(config.model.name).task)
+        return replace(config, task=chosen_spec(config.model).task)
     check_model(config)
     return config
 

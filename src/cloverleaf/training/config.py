@@ -32,7 +32,8 @@ class ModelConfig:
 
     Attributes:
         name: a catalog name or a composition `BACKBONE+NECK+HEAD`.
-        backbone, neck, head: options of the parts, as `create_model` takes them.
+        backbone, neck, head: options of the parts, as `create_model` takes them; or another part by its name, or by its
+            name as `type` among its options.
         supervision: what supervises the model in training beside its head, by name (`columns`, `reversible-branch`,
             `none`) or as options with the name as `type`; empty for what the model has by itself, usually nothing.
         weights: a Cloverleaf weights file to start from; tensors of equal name and shape are taken over.
@@ -40,12 +41,19 @@ class ModelConfig:
     """
 
     name: str = "yolov7-tiny"
-    backbone: dict[str, Any] = Field(default_factory=dict)
-    neck: dict[str, Any] = Field(default_factory=dict)
-    head: dict[str, Any] = Field(default_factory=dict)
+    backbone: _NamedOptions = Field(default_factory=dict)
+    neck: _NamedOptions = Field(default_factory=dict)
+    head: _NamedOptions = Field(default_factory=dict)
     supervision: _NamedOptions = Field(default_factory=dict)
     weights: str | None = None
     backbone_weights: str | None = None
+
+    @property
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """What is changed of each part, as `DetectorSpec.with_overrides` takes it."""
+        return {
+            "backbone": self.backbone, "neck": self.neck, "head": self.head, "supervision": self.supervision
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

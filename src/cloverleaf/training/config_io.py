@@ -83,11 +83,15 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, section by section; neither is modified."""
+    """``base`` with ``changes`` laid over it, section by section; neither is modified.
+
+    Options of a part that was given by its name (`model.backbone=revcol-nano`) stand beside that name, its `type`.
+    """
     merged = dict(base)
     for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
+        before = {"type": merged[key]} if isinstance(merged.get(key), str) else merged.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[key] = merge(before, value)
         else:
             merged[key] = value
     return merged

@@ -34,10 +34,7 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
     part = config.model
     check_choice(part)
     classes = len(model_classes(config.task, index.names))
-    model = create_model(
-        part.name, num_classes=classes, backbone=part.backbone, neck=part.neck, head=part.head,
-        supervision=part.supervision,
-    )  # fmt: skip
+    model = create_model(part.name, num_classes=classes, **part.parts)
     if part.weights:
         source = load(part.weights)
         if source.spec.fused:
@@ -79,6 +76,9 @@ def model_options(weights: str) -> dict[str, Any]:
     options: dict[str, Any] = {"name": spec.name}
     for part in parts.TABLES:
         values, known, bare = (parts.to_dict(getattr(one, part)) for one in (spec, usual, deployed))
+        if values["type"] != known["type"]:
+            options[part] = values
+            continue
         changed = {key: value for key, value in values.items() if value not in (known[key], bare[key])}
         if "anchors_px" in changed and _anchors_per_level(values) == _anchors_per_level(known):
             del changed["anchors_px"]  # they come with the weights

@@ -17,9 +17,9 @@ from cloverleaf.data.transforms.whole_images import TrainTransform
 from cloverleaf.errors import ConfigError, DataError
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.models.catalog import MODELS, find_spec
-from cloverleaf.models.spec import Task
+from cloverleaf.models.spec import DetectorSpec, Task
 from cloverleaf.predict.judges import BACKGROUND
-from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.config import ModelConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,23 @@ def spoken(metric: str) -> str:
 def target_options(config: TrainConfig) -> TargetOptions:
     """What the targets of a run hold."""
     task = RUN_TASKS[config.task]
-    spec = find_spec(config.model.name).with_overrides({"supervision": config.model.supervision})
+    spec = chosen_spec(config.model)
     return TargetOptions(
         masks=task.masks,
         semantic=task.semantic,
         boxes_as_masks=config.data.boxes_as_masks,
         covered=spec.supervision is not None and spec.supervision.reconstructs,
     )
+
+
+def chosen_spec(model: ModelConfig) -> DetectorSpec:
+    """What is trained, with the classes of the catalog.
+
+    Raises:
+        UnknownModelError: no model or part of that name.
+        ConfigError: an unknown option, or a value of the wrong type or range.
+    """
+    return find_spec(model.name).with_overrides(model.parts)
 
 
 def model_classes(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -111,7 +121,7 @@ def check_model(config: TrainConfig) -> None:
     Raises:
         ConfigError: it is; with models that fit.
     """
-    task = find_spec(config.model.name).task
+    task = chosen_spec(config.model).task
     if task == config.task:
         return
     fitting = [RUN_TASKS[config.task].default_model, *(n for n, v in MODELS.items() if v.spec.task == config.task)]
