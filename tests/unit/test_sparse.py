@@ -18,9 +18,11 @@ from cloverleaf.models import parts
 from cloverleaf.structures import FeatureSpec
 
 DOWNSAMPLINGS = {"space-to-depth": "pooled-csp", "conv": "pooled-conv"}
-OURS = [name for name in parts.BACKBONES if name not in ("timm",)]
+OURS = [name for name in parts.BACKBONES if name not in ("timm", "revcol")]
 BACKBONES = [
     *OURS,
+    "revcol-pico",
+    "rep/revcol-pico",
     "elan/space-to-depth",
     "timm/resnet18",
     "normalized/timm/resnet18",
@@ -40,6 +42,8 @@ def build(name: str) -> nn.Module:
         return parts.override(
             "backbone", parts.backbone_spec(name.removeprefix("normalized/")), {"normalize": True}
         ).build()
+    if name.startswith("rep/"):
+        return parts.override("backbone", parts.backbone_spec(name.removeprefix("rep/")), {"block": "rep"}).build()
     spec = parts.backbone_spec(name)
     narrow = {"width": 0.25} if any(field.name == "width" for field in dataclasses.fields(spec)) else {}
     return parts.override("backbone", spec, narrow).build()

@@ -54,7 +54,9 @@ class ConvNeXtBlock(nn.Module):
         return x + skipped
 
     def _learning(self) -> bool:
-        return self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        """Whether gradients are wanted and the layers are what they seem (those of a sparse encoder do more)."""
+        wanted = self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        return wanted and type(self.expand) is type(self.project) is nn.Conv2d
 
     def _plain(self, x: Tensor) -> Tensor:
         inner: Tensor = self.project(F.gelu(self.expand(x)))

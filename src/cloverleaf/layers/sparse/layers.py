@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cloverleaf.layers.convnext import ChannelNorm
 from cloverleaf.layers.sparse.cells import VisibleCells
 
 
@@ -65,6 +66,7 @@ _KINDS: tuple[tuple[type[nn.Module], type[SparseLayer]], ...] = (
     (nn.MaxPool2d, MaskedOutput),
     (nn.AvgPool2d, MaskedOutput),
     (_BatchNorm, OverVisible),
+    (ChannelNorm, MaskedOutput),
     (nn.Linear, MaskedChannelsLast),
 )
 
