@@ -92,7 +92,7 @@ def _form(spec: DetectorSpec, size: int) -> str:
     model, operations = empty_detector(spec.as_fused()).to("meta"), _Operations()
     with torch.no_grad(), operations:
         model(torch.empty(1, 3, size, size, device="meta"))
-    what_follows = [] if spec.task == "detect" else [repr(spec.head)]  # its work depends on values
+    what_follows = [] if spec.task in ("detect", "classify") else [repr(spec.head)]  # its work depends on values
     return hashlib.sha256("\n".join([*operations.seen, *what_follows]).encode()).hexdigest()[:12]
 
 
@@ -115,6 +115,7 @@ _PREDICT: Mapping[Task, Callable[[Detector, Tensor, EvalConfig], Any]] = {
     "detect": _forward,
     "instance": _instances,
     "semantic": _segment,
+    "classify": _forward,
 }
 
 

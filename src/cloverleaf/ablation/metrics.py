@@ -38,6 +38,11 @@ TABLES: Mapping[Task, Table] = {
         "whole prediction of the fused model, eager and untrained, so that it looks at as many regions as it may",
         f"{_COUNTED}, without what follows for each region",
     ),
+    "classify": Table(
+        {"top1": "top-1", "mean_accuracy": "mean accuracy"},
+        "forward pass of the fused model, eager",
+        _COUNTED,
+    ),
     "semantic": Table(
         {"mIoU": "mIoU", "mAcc": "mAcc", "pixel_accuracy": "pixel accuracy"},
         "whole prediction of the fused model with its subdivision, eager",

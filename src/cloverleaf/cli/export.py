@@ -44,8 +44,8 @@ def export(
 ) -> None:
     """Write the folded model for other runtimes, decoding inside, and check it against PyTorch.
 
-    A file that does not compute the same (boxes and scores within 1e-4) is not left behind. predict and val open the
-    file like weights.
+    Detectors and classifiers. A file that does not compute the same (boxes and scores, or probabilities, within 1e-4)
+    is not left behind. predict and val open the file like weights.
 
     Examples:
 
@@ -100,8 +100,7 @@ def _tell(result: ExportResult) -> None:
     shapes = " and ".join("x".join(map(str, item)) for item in parity.shapes)
     counted = "" if parity.detections is None else f"; {parity.detections} detections, none missing or too many"
     typer.echo(f"{facts.model}, {facts.num_classes} classes, input {shape}{inside}")
-    typer.echo(
-        f"checked against PyTorch on {shapes}: boxes differ by at most {parity.boxes:.1e} of the image side "
-        f"({parity.pixels:.1e} px), scores by {parity.scores:.1e} (allowed: 1e-04){counted}"
-    )
+    boxes = f"boxes differ by at most {parity.boxes:.1e} of the image side ({parity.pixels:.1e} px), scores by"
+    told = "probabilities differ by at most" if facts.task == "classify" else boxes
+    typer.echo(f"checked against PyTorch on {shapes}: {told} {parity.scores:.1e} (allowed: 1e-04){counted}")
     typer.echo(f"wrote {result.path} ({megabytes:.1f} MB) in {result.seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""`cloverleaf predict`: find objects or the classes of pixels in images and videos."""
+"""`cloverleaf predict`: find objects, or the classes of pixels or whole images, in images and videos."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def predict(
     save_json: Annotated[bool, typer.Option("--save-json", help="Write the detections as JSON.")] = False,
     save_crops: Annotated[bool, typer.Option("--save-crops", help="Write every detection as a picture.")] = False,
 ) -> None:
-    """Find objects or the classes of pixels in images, folders, globs and videos.
+    """Find objects, or the classes of pixels or whole images, in images, folders, globs and videos.
 
-    What is drawn and written follows from the weights: boxes, objects with masks (JSON has COCO run lengths), or label
-    maps, which are also written as PNG under labels/.
+    What is drawn and written follows from the weights: boxes, objects with masks (JSON has COCO run lengths), label
+    maps, which are also written as PNG under labels/, or the five likeliest classes of each image.
 
     A file that cannot be read is reported and the rest go on; the exit code is 1 only when nothing could be read. An
     exported file with NMS inside has its own --conf, --iou and --max-detections.
@@ -75,7 +75,7 @@ def predict(
         classes=[name.strip() for name in classes.split(",") if name.strip()] if classes is not None else None,
         max_detections=max_detections,
     )
-    if save_crops and predictor.task == "semantic":
+    if save_crops and predictor.task in ("semantic", "classify"):
         raise ConfigError("--save-crops has no effect", f"{weights} finds no single objects", "leave it out")
     found = find_sources(sources)
     folder = None

@@ -16,7 +16,7 @@ def train(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="detect, instance (masks) or semantic (pixels); default: what the model is for."),
+        typer.Option(help="detect, instance (masks), semantic (pixels) or classify (images); default: as the model."),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="data.yaml, COCO JSON or folder.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")] = None,
@@ -73,6 +73,8 @@ def train(
         cloverleaf train --model gold-yolo-n --data data.yaml --backbone-weights backbone.safetensors
 
         cloverleaf train --task instance --data coco/
+
+        cloverleaf train --task classify --data folder-with-train-CLASS-and-val-CLASS/
 
         cloverleaf train --resume --output runs/train
 

@@ -45,7 +45,8 @@ def val(
     """Judge weights on one split of a dataset, by what they were trained for.
 
     Detectors by the COCO metrics of boxes, instance segmentation by those of masks too, semantic segmentation by the
-    IoU and accuracy of pixels. Writes metrics.json, predictions.json (COCO results) and plots into the output folder.
+    IoU and accuracy of pixels, classifiers by top-1 and top-5 accuracy. Writes metrics.json, predictions.json (COCO
+    results, or what was said of each image) and plots into the output folder.
 
     Examples:
 
@@ -67,15 +68,15 @@ def val(
         raise ConfigError("--conf or --iou is out of range", "wanted conf < 1 and iou > 0", "leave them out")
     engine = open_engine(weights, device=device, precision=precision, fuse=fuse)  # type: ignore[arg-type]
     config = evaluation_config(engine.info, confidence=conf, iou=iou, max_detections=max_detections)
-    if boxes_as_masks and engine.info.task == "detect":
-        raise ConfigError("--boxes-as-masks has no effect", f"{weights} finds boxes only", "leave it out")
+    if boxes_as_masks and engine.info.task in ("detect", "classify"):
+        raise ConfigError("--boxes-as-masks has no effect", f"{weights} gives no masks", "leave it out")
     if engine.info.suppression is not None:
         typer.echo(
             f"note: {weights} suppresses itself, one class per box, and is judged at its own thresholds (confidence "
             f"{config.confidence:g}, iou {config.iou:g}); the published protocol wants a file without NMS",
             err=True,
         )
-    if engine.info.fixed:
+    if engine.info.fixed and engine.info.task != "classify":  # which sees squares anyway
         side = engine.info.image_size
         typer.echo(f"note: {weights} takes {side} x {side} only, so every image is padded to that square", err=True)
     folder = make_folder(output) if output is not None else None  # before the work, which may take long

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cloverleaf.evaluation.classification import ClassMetrics
     from cloverleaf.evaluation.coco import CocoMetrics
     from cloverleaf.evaluation.instances import InstanceMetrics
     from cloverleaf.evaluation.semantic import SemanticMetrics
@@ -25,6 +26,7 @@ def print_result(result: EvaluationResult, folder: Path) -> None:
     """Print the tables of an evaluation whose files are in ``folder``."""
     from rich.console import Console
 
+    from cloverleaf.evaluation.classification import ClassMetrics
     from cloverleaf.evaluation.coco import CocoMetrics
     from cloverleaf.evaluation.instances import InstanceMetrics
 
@@ -33,6 +35,8 @@ def print_result(result: EvaluationResult, folder: Path) -> None:
         tables = _boxes(result.metrics, result.split, result.config.ap_detections)
     elif isinstance(result.metrics, InstanceMetrics):
         tables = _instances(result.metrics, result.split)
+    elif isinstance(result.metrics, ClassMetrics):
+        tables = _classes(result.metrics, result.split)
     else:
         tables = _pixels(result.metrics, result.split)
     for table in tables:
@@ -95,6 +99,22 @@ def _pixels(metrics: SemanticMetrics, split: str) -> Iterable[Table]:
     table.add_section()
     table.add_row("mean", f"{total:,}", _number(metrics["mIoU"]), _number(metrics["mAcc"]), style="bold")
     table.add_row("all pixels", "", "", _number(metrics["pixel_accuracy"]))
+    yield table
+
+
+def _classes(metrics: ClassMetrics, split: str) -> Iterable[Table]:
+    """Accuracy of each class and of all images."""
+    table = _table(f"{split}: {metrics.images} images", "class", "images", "accuracy", "precision")
+    for name, count, accuracy, precision in zip(
+        metrics.class_names, metrics.counts.sum(1).tolist(), metrics.accuracy, metrics.precision, strict=True
+    ):
+        table.add_row(name, f"{count:,}", _number(float(accuracy)), _number(float(precision)))
+    table.add_section()
+    table.add_row("mean of the classes", "", _number(metrics["mean_accuracy"]), "", style="bold")
+    table.add_row("all images (top-1)", f"{metrics.images:,}", _number(metrics["top1"]), "", style="bold")
+    if metrics["top5"] == metrics["top5"]:
+        table.add_row("among the likeliest five (top-5)", "", _number(metrics["top5"]), "")
+    table.add_row("loss", "", _number(metrics["loss"]), "")
     yield table
 
 

@@ -15,10 +15,10 @@ from cloverleaf.deploy.extras import require
 from cloverleaf.deploy.fuse import fuse
 from cloverleaf.deploy.input_size import check_image_size, trained_image_size
 from cloverleaf.deploy.metadata import ExportMetadata, to_json
-from cloverleaf.deploy.onnx_file import open_session
-from cloverleaf.deploy.onnx_graph import INPUT, DecodedDetector, trace
+from cloverleaf.deploy.onnx_file import OUTPUTS, open_session
+from cloverleaf.deploy.onnx_graph import INPUT, deployable, trace
 from cloverleaf.deploy.suppression import DENSE_OUTPUTS, Suppression, with_suppression
-from cloverleaf.deploy.verify import Parity, compare_dense, compare_detections, sample_images
+from cloverleaf.deploy.verify import Parity, compare_dense, compare_detections, compare_probabilities, sample_images
 from cloverleaf.errors import ConfigError
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.metadata import KEY, WeightsMetadata
@@ -65,7 +65,7 @@ def export(
     Inputs are ``images (B, 3, H, W)`` float32 RGB in [0, 1], outputs ``boxes (B, N, 4)`` xyxy in input pixels and
     ``scores (B, N, K)``. With ``nms`` they are ``boxes (B, D, 4)``, ``scores (B, D)``, ``labels (B, D)`` and
     ``count (B,)``: the detections of `ops.nms.batched_nms` by descending score, filled up with zeros and the label -1.
-    `Predictor` and `evaluate` open the file like weights.
+    A classifier has ``probabilities (B, K)``. `Predictor` and `evaluate` open the file like weights.
 
     Args:
         weights: a weights file, or a detector in memory (not changed).
@@ -95,9 +95,9 @@ def export(
     path = _target(weights, output)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package)
-    model, parent = _open(weights)
+    model, parent = _open(weights, nms)
     metadata = _describe(model, parent, image_size, None if dynamic else batch_size, suppression)
-    outputs = DENSE_OUTPUTS if suppression else ("boxes", "scores")
+    outputs = DENSE_OUTPUTS if suppression else OUTPUTS[model.task]
     dense = trace(model, outputs, image_size=metadata.image_size, batch_size=metadata.batch_size)
     proto = with_suppression(dense, suppression, model.num_classes) if suppression else dense
     proto.producer_name, proto.producer_version = "cloverleaf", metadata.cloverleaf_version
@@ -141,16 +141,21 @@ def _target(weights: str | Path | Detector, output: str | Path | None) -> Path:
     return path
 
 
-def _open(weights: str | Path | Detector) -> tuple[Detector, str]:
+def _open(weights: str | Path | Detector, nms: bool) -> tuple[Detector, str]:
     """The fused model on the CPU in float32, and the name of its file."""
     from cloverleaf.weights.format import load
 
     parent = "" if isinstance(weights, Detector) else os.path.basename(weights)  # noqa: PTH119
     model = weights if isinstance(weights, Detector) else load(weights)
-    if model.task != "detect":
+    if model.task not in OUTPUTS:
         raise ConfigError(
             f"{parent or model.spec.name} cannot be exported", f"it is a model for --task {model.task}",
-            "export detectors only; predict and val take the weights as they are",
+            "export detectors and classifiers only; predict and val take the weights as they are",
+        )  # fmt: skip
+    if nms and model.task != "detect":
+        raise ConfigError(
+            f"{parent or model.spec.name} has no boxes to suppress", f"it is a model for --task {model.task}",
+            "leave nms out",
         )  # fmt: skip
     return fuse(model).cpu().float(), parent
 
@@ -167,7 +172,7 @@ def _describe(
         model=model.spec.name, num_classes=model.num_classes, class_names=known.class_names,
         category_ids=known.category_ids, image_size=size, batch_size=batch_size, dynamic=batch_size is None,
         stride=model.max_stride, normalisation=known.normalisation, suppression=suppression, form=model.spec.form,
-        task=known.task, provenance=known.provenance, parent=parent,
+        task=model.task, provenance=known.provenance, parent=parent,
     )  # fmt: skip
 
 
@@ -178,7 +183,7 @@ def _verify(model: Detector, path: Path, dense: ModelProto, metadata: ExportMeta
     if metadata.dynamic:
         half = size // (2 * stride)
         shapes.append((3, max(half, 1) * stride, (half + 1) * stride))
-    decoded = DecodedDetector(model).eval()
+    decoded = deployable(model)
     whole = open_session(path)
     before = open_session(dense.SerializeToString()) if metadata.suppression else whole
     total = Parity(0.0, 0.0, 0.0)
@@ -187,6 +192,10 @@ def _verify(model: Detector, path: Path, dense: ModelProto, metadata: ExportMeta
         feed = {INPUT: images.numpy()}
         with torch.inference_mode():
             expected = decoded(images)
+        if model.task == "classify":
+            parity = compare_probabilities(expected, whole.run(None, feed))
+            total = total.merged(replace(parity, shapes=(images.shape,)))
+            continue
         total = total.merged(replace(compare_dense(expected, before.run(None, feed), side), shapes=(images.shape,)))
         if metadata.suppression is None:
             continue

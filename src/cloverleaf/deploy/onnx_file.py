@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.models.metadata import KEY
 
 Array = npt.NDArray[Any]
+OUTPUTS: Mapping[str, tuple[str, ...]] = {"detect": ("boxes", "scores"), "classify": ("probabilities",)}  # by the task
 
 
 class OnnxFile:
@@ -49,7 +51,8 @@ class OnnxFile:
 
     def run(self, images: npt.NDArray[np.float32]) -> list[Array]:
         """``(B, 3, H, W)`` float32 RGB in [0, 1] -> boxes ``(B, N, 4)`` and scores ``(B, N, K)``; with suppression
-        inside boxes ``(B, D, 4)``, scores ``(B, D)``, labels ``(B, D)`` and counts ``(B,)``."""
+        inside boxes ``(B, D, 4)``, scores ``(B, D)``, labels ``(B, D)`` and counts ``(B,)``; of a classifier
+        probabilities ``(B, K)``."""
         outputs: list[Array] = self._session.run(None, {self._input: images})
         return outputs
 
@@ -116,7 +119,7 @@ def _metadata_of(path: Path, session: Any) -> ExportMetadata:
             "export weights with cloverleaf export",
         )
     metadata = from_json(path, entries[KEY])
-    expected = ["boxes", "scores"] + (["labels", "count"] if metadata.suppression else [])
+    expected = [*OUTPUTS.get(metadata.task, ()), *(["labels", "count"] if metadata.suppression else [])]
     found = [output.name for output in session.get_outputs()]
     if found != expected or len(session.get_inputs()) != 1:
         raise CheckpointError(

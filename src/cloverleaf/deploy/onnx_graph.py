@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OPSET = 18  # the oldest that has all we use, so that old runtimes can read the file
 INPUT = "images"
+# Names of open sizes, by the number of axes: probabilities, predictions, images.
+_OPEN = {2: ("batch", None), 3: ("batch", "predictions", None), 4: ("batch", None, "height", "width")}
 
 
 class DecodedDetector(nn.Module):
@@ -34,12 +36,30 @@ class DecodedDetector(nn.Module):
         return self.model.decode(self.model(images), (images.shape[2], images.shape[3]))
 
 
-def trace(model: Detector, outputs: tuple[str, str], *, image_size: int, batch_size: int | None) -> ModelProto:
-    """The graph of a fused detector, made by PyTorch's `torch.export`-based exporter.
+class Classifier(nn.Module):
+    """The network and the probabilities of its classes as one module."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` float RGB in [0, 1] -> probabilities ``(B, K)``."""
+        probabilities: Tensor = self.model(images).logits.softmax(1)
+        return probabilities
+
+
+def deployable(model: Detector) -> nn.Module:
+    """What is written of a model: `DecodedDetector` or `Classifier`."""
+    return (Classifier if model.task == "classify" else DecodedDetector)(model).eval()
+
+
+def trace(model: Detector, outputs: tuple[str, ...], *, image_size: int, batch_size: int | None) -> ModelProto:
+    """The graph of a fused detector or classifier, made by PyTorch's `torch.export`-based exporter.
 
     Args:
         model: in evaluation mode on the CPU.
-        outputs: names for boxes and scores.
+        outputs: names for boxes and scores, or for probabilities.
         image_size: side of the square input where the batch size is given.
         batch_size: images per run; None leaves the number of images, their height and their width open.
 
@@ -59,7 +79,7 @@ def trace(model: Detector, outputs: tuple[str, str], *, image_size: int, batch_s
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                DecodedDetector(model).eval(), (example,), input_names=[INPUT], output_names=list(outputs),
+                deployable(model), (example,), input_names=[INPUT], output_names=list(outputs),
                 opset_version=OPSET, dynamo=True, dynamic_shapes=shapes, verbose=False,
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
@@ -79,9 +99,9 @@ def _tidy(proto: ModelProto, *, dynamic: bool) -> None:
         item.ClearField("metadata_props")
     graph.ClearField("value_info")  # runtimes infer it themselves, and the exporter's symbols are unreadable
     if dynamic:
-        names = [("batch", None, "height", "width"), *[("batch", "predictions", None)] * len(graph.output)]
-        for value, axes in zip((*graph.input, *graph.output), names, strict=True):
-            for dimension, name in zip(value.type.tensor_type.shape.dim, axes, strict=True):
+        for value in (*graph.input, *graph.output):
+            axes = value.type.tensor_type.shape.dim
+            for dimension, name in zip(axes, _OPEN[len(axes)], strict=True):
                 if name is not None:
                     dimension.dim_param = name
 

@@ -27,7 +27,7 @@ class Parity:
 
     Attributes:
         boxes: of a coordinate, relative to the long side of the input (to the coordinate itself where that is larger).
-        scores: of a score.
+        scores: of a score or probability.
         pixels: of a coordinate, in input pixels.
         shapes: the inputs that were compared.
         detections: of the suppression inside, all of them accounted for; None where there is none.
@@ -81,6 +81,22 @@ def compare_dense(expected: tuple[Tensor, Tensor], found: Sequence[npt.NDArray[A
     pixels = (boxes - expected[0]).abs()
     relative = pixels / expected[0].abs().clamp(min=side)
     return _accept(_largest(relative), _largest((scores - expected[1]).abs()), _largest(pixels))
+
+
+def compare_probabilities(expected: Tensor, found: Sequence[npt.NDArray[Any]]) -> Parity:
+    """Every probability ``(B, K)`` of a file with those of the model.
+
+    Raises:
+        ExportError: another shape, or a difference above `TOLERANCE`.
+    """
+    [probabilities] = (torch.from_numpy(array) for array in found)
+    if probabilities.shape != expected.shape:
+        raise ExportError(
+            "the exported model has an output of another shape",
+            f"expected {tuple(expected.shape)}, found {tuple(probabilities.shape)}",
+            _REPORT,
+        )
+    return _accept(0.0, _largest((probabilities - expected).abs()), 0.0)
 
 
 def compare_detections(

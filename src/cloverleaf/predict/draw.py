@@ -7,11 +7,14 @@ import numpy as np
 
 from cloverleaf.drawing.boxes import Pixels, draw_boxes
 from cloverleaf.drawing.masks import draw_label_map, scaled
-from cloverleaf.structures import Detections, LabelMap
+from cloverleaf.reports.classes import draw_classified
+from cloverleaf.structures import Classification, Detections, LabelMap
 
 
-def draw_result(image: Pixels, result: Detections | LabelMap) -> Pixels:
-    """Whatever was found, over a copy of the image (of label maps with a legend below it)."""
+def draw_result(image: Pixels, result: Detections | LabelMap | Classification) -> Pixels:
+    """Whatever was found, over a copy of the image (of label maps with a legend below it, of classes below it only)."""
+    if isinstance(result, Classification):
+        return draw_classified(image, result.top())
     return draw_segments(image, result) if isinstance(result, LabelMap) else draw_detections(image, result)
 
 

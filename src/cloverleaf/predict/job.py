@@ -16,12 +16,12 @@ from cloverleaf import atomic
 from cloverleaf.errors import DataError
 from cloverleaf.predict.draw import draw_detections, draw_segments
 from cloverleaf.predict.predictor import Predictor
-from cloverleaf.predict.results import ResultFolder, categories_of, coco_rows, rounded_shares
+from cloverleaf.predict.results import Found, ResultFolder, categories_of, coco_rows, rounded_classes, rounded_shares
 from cloverleaf.predict.sources import Picture, Sources, Unreadable, read_ahead
 from cloverleaf.predict.video import read_frames, video_facts, write_video
-from cloverleaf.structures import Detections, LabelMap
+from cloverleaf.reports.classes import draw_classified
+from cloverleaf.structures import Classification, Detections, LabelMap
 
-Found = Detections | LabelMap
 Tell = Callable[[str], None]
 
 
@@ -46,7 +46,8 @@ class JobSummary:
 
     Attributes:
         images, videos, frames: how many were looked at.
-        counts: detections per class name; of label maps the images in which the class is.
+        counts: detections per class name; of label maps the images in which the class is; of classified images those
+            whose likeliest class it is.
         milliseconds: time in the detector.
         unreadable: what could not be read.
     """
@@ -60,7 +61,7 @@ class JobSummary:
 
     def add(self, found: Found, milliseconds: float) -> None:
         """Count one image or frame."""
-        self.counts.update(found.names if isinstance(found, Detections) else _classes(found))
+        self.counts.update(_classes(found))
         self.milliseconds += milliseconds
 
 
@@ -105,14 +106,20 @@ def describe(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"
 
 
-def _classes(found: LabelMap) -> list[str]:
-    """The classes that are there, without the background."""
+def _classes(found: Found) -> list[str]:
+    """The classes that are there, one for each object; of pixels each once, without the background."""
+    if isinstance(found, Detections):
+        return found.names
+    if isinstance(found, Classification):
+        return [found.name]
     return [name for name in found.shares if name != found.class_names[0]]
 
 
 def _describe_one(found: Found) -> str:
     if isinstance(found, Detections):
         return describe(Counter(found.names))
+    if isinstance(found, Classification):
+        return ", ".join(f"{name} {score:.3f}" for name, score in found.top())
     return ", ".join(f"{100 * share:.1f} % {name}" for name, share in found.shares.items())
 
 
@@ -122,9 +129,9 @@ def _refuse(summary: JobSummary, item: Unreadable, tell: Tell) -> None:
 
 
 def _timed(predictor: Predictor, picture: Picture) -> tuple[Found, float]:
-    look = predictor.segment if predictor.task == "semantic" else predictor.detect
+    looks: dict[str, Callable[..., Any]] = {"semantic": predictor.segment, "classify": predictor.classify}
     start = time.perf_counter()
-    found: Found = look([picture])[0]
+    found: Found = looks.get(predictor.task, predictor.detect)([picture])[0]
     return found, 1000 * (time.perf_counter() - start)
 
 
@@ -142,11 +149,20 @@ def _save_image(folder: ResultFolder, picture: Picture, found: Found, save: Save
 
 def _frame(pixels: np.ndarray, found: Found) -> np.ndarray:
     """A frame of the same size with what was found."""
-    return (
-        draw_detections(pixels, found)
-        if isinstance(found, Detections)
-        else draw_segments(pixels, found, with_legend=False)
-    )
+    if isinstance(found, Detections):
+        return draw_detections(pixels, found)
+    if isinstance(found, Classification):
+        return draw_classified(pixels, found.top(1), inside=True)
+    return draw_segments(pixels, found, with_legend=False)
+
+
+def _frame_row(found: Found, number: int) -> dict[str, Any]:
+    """What was found in a frame, for JSON."""
+    if isinstance(found, Detections):
+        return {"detections": coco_rows(found, number)}
+    if isinstance(found, Classification):
+        return {"classes": rounded_classes(found)}
+    return {"shares": rounded_shares(found)}
 
 
 def _run_video(
@@ -165,12 +181,8 @@ def _run_video(
         summary.add(found, milliseconds)
         spent += milliseconds
         categories = categories_of(found)
-        if isinstance(found, Detections):
-            counts.update(found.names)
-            frames.append({"frame": len(frames), "detections": coco_rows(found, len(frames))})
-        else:
-            counts.update(_classes(found))
-            frames.append({"frame": len(frames), "shares": rounded_shares(found)})
+        counts.update(_classes(found))
+        frames.append({"frame": len(frames), **_frame_row(found, len(frames))})
         return found
 
     stream = read_frames(path)

@@ -39,12 +39,18 @@ class OnnxEngine:
             class_names=facts.class_names or None,
             category_ids=facts.category_ids or None,
             suppression=facts.suppression,
+            task="classify" if facts.task == "classify" else "detect",
         )
 
     def infer(self, pixels: Tensor) -> Dense | Found:
         """As `Engine.infer`; any number of images, also where the file takes a fixed one."""
         outputs = [torch.from_numpy(array) for array in self._run(np.ascontiguousarray(pixels.numpy()))]
         return Dense(*outputs) if self.info.suppression is None else Found(*outputs)
+
+    def classify(self, pixels: Tensor) -> Tensor:
+        """As `Engine.classify`; any number of images."""
+        [probabilities] = self._run(np.ascontiguousarray(pixels.numpy()))
+        return torch.from_numpy(probabilities)
 
     def _run(self, images: Array) -> list[Array]:
         """In portions of the file's batch size, the last one filled up with black images."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cloverleaf.data.transforms.whole_images import EvalTransform
 from cloverleaf.errors import ConfigError, suggest
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import Task
@@ -22,7 +23,7 @@ from cloverleaf.predict.engine import Engine, Precision, open_engine, segmenting
 from cloverleaf.predict.instances import CONFIDENCE, check_most, place
 from cloverleaf.predict.selection import choose_suppression, refuse_thresholds, select
 from cloverleaf.predict.sources import Picture, to_picture
-from cloverleaf.structures import Detections, LabelMap, Mask
+from cloverleaf.structures import Classification, Detections, LabelMap, Mask
 
 Result = TypeVar("Result")
 _BLOCK = 64  # images of a long list that are in memory at once
@@ -32,7 +33,7 @@ class Predictor:
     """A model with its pre- and post-processing; boxes by the published detection protocol of YOLOv7.
 
     A model for boxes or for instances gives `Detections`, those of the latter with masks; one for pixels gives a
-    `LabelMap` through `segment`.
+    `LabelMap` through `segment`, one for whole images a `Classification` through `classify`.
 
     Args:
         weights: a weights file, a file made by `export`, a detector in memory (it is copied), or an engine.
@@ -113,7 +114,7 @@ class Predictor:
 
         Raises:
             ImageError: something cannot be read or is no image.
-            ConfigError: the model gives label maps.
+            ConfigError: the model gives label maps or classes of images.
         """
         if isinstance(images, list | tuple):
             blocks = (images[start : start + _BLOCK] for start in range(0, len(images), _BLOCK))
@@ -124,11 +125,12 @@ class Predictor:
         """Detections of every picture, in the same order.
 
         Raises:
-            ConfigError: the model gives label maps.
+            ConfigError: the model gives label maps or classes of images.
         """
-        if self.task == "semantic":
+        if self.task in ("semantic", "classify"):
+            kind, call = ("pixels", "segment") if self.task == "semantic" else ("whole images", "classify")
             raise ConfigError(
-                f"{self.engine.info.name} gives no detections", "it is a model for pixels", "call segment(images)"
+                f"{self.engine.info.name} gives no detections", f"it is a model for {kind}", f"call {call}(images)"
             )
         infer = self._boxes if self.task == "detect" else self._instances
         return self._in_batches(pictures, infer)
@@ -145,8 +147,9 @@ class Predictor:
         """
         if self.task != "semantic":
             raise ConfigError(
-                f"{self.engine.info.name} gives no label maps", "it finds objects", "call the predictor itself"
-            )
+                f"{self.engine.info.name} gives no label maps", f"it is a model for --task {self.task}",
+                "call classify(images)" if self.task == "classify" else "call the predictor itself",
+            )  # fmt: skip
         blocks = (images[start : start + _BLOCK] for start in range(0, len(images), _BLOCK))
         return [
             found
@@ -154,9 +157,38 @@ class Predictor:
             for found in self._in_batches([to_picture(image) for image in block], self._label_maps)
         ]
 
+    def classify(self, images: Sequence[Any]) -> list[Classification]:
+        """Of a model for whole images the probability of every class, image by image.
+
+        The image is seen as it is judged: up to 224 pixels its centre, in a larger input the whole of it.
+
+        Args:
+            images: as for calling the predictor.
+
+        Raises:
+            ImageError: something cannot be read or is no image.
+            ConfigError: the model is for something else.
+        """
+        if self.task != "classify":
+            raise ConfigError(
+                f"{self.engine.info.name} gives no classes of images", f"it is a model for --task {self.task}",
+                "call segment(images)" if self.task == "semantic" else "call the predictor itself",
+            )  # fmt: skip
+        seen, found = EvalTransform(self.image_size), []
+        for start in range(0, len(images), self.batch_size):
+            pictures = [to_picture(image) for image in images[start : start + self.batch_size]]
+            pixels = torch.from_numpy(np.stack([seen(picture.pixels) for picture in pictures])).permute(0, 3, 1, 2)
+            with torch.inference_mode():
+                probabilities = self.engine.classify(to_input(pixels, self.engine.device)).cpu().numpy()
+            found += [
+                Classification(row, self.class_names, picture.original_hw, picture.source)
+                for row, picture in zip(probabilities, pictures, strict=True)
+            ]
+        return found
+
     @property
     def task(self) -> Task:
-        """What the model gives: boxes, instances or pixels."""
+        """What the model gives: boxes, instances, pixels or classes of images."""
         return self.engine.info.task
 
     def _in_batches(

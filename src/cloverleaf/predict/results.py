@@ -17,8 +17,9 @@ from cloverleaf.errors import DataError
 from cloverleaf.ops.masks import compressed
 from cloverleaf.predict.draw import draw_result
 from cloverleaf.predict.sources import Picture, Unreadable
-from cloverleaf.structures import Detections, LabelMap
+from cloverleaf.structures import Classification, Detections, LabelMap
 
+Found = Detections | LabelMap | Classification
 _KEPT_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -74,7 +75,7 @@ class ResultFolder:
         self._taken.add(path.resolve())
         return path
 
-    def save_picture(self, picture: Picture, result: Detections | LabelMap) -> Path:
+    def save_picture(self, picture: Picture, result: Found) -> Path:
         """Write the annotated picture in the format of its source (JPEG where that cannot be written)."""
         source = Path(picture.source or "image.jpg")
         suffix = source.suffix.lower() if source.suffix.lower() in _KEPT_SUFFIXES else ".jpg"
@@ -104,7 +105,7 @@ class ResultFolder:
             save_picture(self.reserve(stem, ".jpg", folder), picture.pixels[top:bottom, left:right])
         return len(detections)
 
-    def record(self, result: Detections | LabelMap, labels: Path | None = None) -> None:
+    def record(self, result: Found, labels: Path | None = None) -> None:
         """Keep what was found in an image for `write_json`; ``labels`` is the file of a label map."""
         image_id = len(self._images) + 1
         height, width = result.image_hw
@@ -112,6 +113,8 @@ class ResultFolder:
         if isinstance(result, LabelMap):
             where = {} if labels is None else {"labels": str(labels.relative_to(self.folder))}
             self._images.append({**image, **where, "shares": rounded_shares(result)})
+        elif isinstance(result, Classification):
+            self._images.append({**image, "classes": rounded_classes(result)})
         else:
             self._images.append(image)
             self._rows += coco_rows(result, image_id)
@@ -130,7 +133,7 @@ class ResultFolder:
         return path
 
 
-def categories_of(result: Detections | LabelMap) -> list[dict[str, Any]]:
+def categories_of(result: Found) -> list[dict[str, Any]]:
     """COCO categories of the model behind ``result``; of a label map the values of its pixels."""
     known = result.category_ids if isinstance(result, Detections) else None
     ids = known or range(len(result.class_names))
@@ -143,6 +146,11 @@ def coco_rows(detections: Detections, image_id: int) -> list[dict[str, Any]]:
     for row, mask in zip(rows, detections.masks or (), strict=False):
         row["segmentation"] = compressed(mask, detections.image_hw)
     return rows
+
+
+def rounded_classes(found: Classification) -> list[dict[str, Any]]:
+    """Names and probabilities of the five likeliest classes, for JSON."""
+    return [{"name": name, "score": round(score, 5)} for name, score in found.top()]
 
 
 def rounded_shares(found: LabelMap) -> dict[str, float]:

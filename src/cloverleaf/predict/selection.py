@@ -117,10 +117,12 @@ def refuse_thresholds(info: EngineInfo, **given: object) -> None:
     without: dict[str, tuple[str, ...]] = {
         "instance": ("iou", "class_agnostic"),
         "semantic": ("confidence", "iou", "max_detections", "class_agnostic", "classes"),
+        "classify": ("confidence", "iou", "max_detections", "class_agnostic", "classes"),
     }
     reasons = {
         "instance": "its suppression is inside the head, whose option nms_iou is fixed when it is trained",
         "semantic": "it gives every pixel its likeliest class, and no detections",
+        "classify": "it gives the probability of every class of the whole image, and no detections",
     }
     wrong = [name for name in without.get(info.task, ()) if given.get(name) not in (None, False)]
     if wrong:

@@ -37,7 +37,7 @@ def train(
     Args:
         model: catalog name or composition; the recipe's own when None.
         data: a `data.yaml`, a COCO JSON or a folder.
-        task: `detect`, `instance` or `semantic`; the model's when None, and without a model it chooses one.
+        task: `detect`, `instance`, `semantic` or `classify`; the model's when None, and without a model it chooses one.
         epochs, image_size, batch_size: override the recipe.
         output: run folder; `runs/train` (numbered) when None.
         weights: Cloverleaf weights to start from; without ``model`` and ``config`` their model is trained.

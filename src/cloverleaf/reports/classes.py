@@ -16,7 +16,7 @@ from cloverleaf.drawing.palette import INK, PAPER, rgb
 from cloverleaf.drawing.sheet import grid, paper, save_picture
 from cloverleaf.drawing.text import FONT, writable
 
-_WRONG = (196, 48, 43)
+_WRONG, _BAR = (196, 48, 43), (190, 220, 200)
 _LINE, _FRAME = 20, 3
 _LEAST_SHARE = 0.005  # classes with less of an image are not named
 
@@ -79,15 +79,18 @@ def draw_classes_beside_truth(items: Sequence[ClassComparison], path: Path, *, t
     save_picture(path, grid(tiles, 6))
 
 
-def draw_classified(image: Pixels, called: Sequence[tuple[str, float]], *, least_side: int = 320) -> Pixels:
-    """The image with a strip below it that names the likeliest classes and draws their probabilities as bars.
+def draw_classified(
+    image: Pixels, called: Sequence[tuple[str, float]], *, inside: bool = False, least_side: int = 320
+) -> Pixels:
+    """The image and a strip that names the likeliest classes and draws their probabilities as bars.
 
     Args:
         image: (H, W, 3) uint8 RGB; a smaller one is enlarged, so that the strip can be read.
         called: names and probabilities, best first.
+        inside: the strip lies over the lower end of the image, whose size stays; otherwise it is added below.
         least_side: width of the result at least, pixels.
     """
-    if image.shape[1] < least_side:
+    if image.shape[1] < least_side and not inside:
         zoom = least_side / image.shape[1]
         image = cv2.resize(image, (least_side, max(round(image.shape[0] * zoom), 1)), interpolation=cv2.INTER_CUBIC)
     width = image.shape[1]
@@ -100,10 +103,11 @@ def draw_classified(image: Pixels, called: Sequence[tuple[str, float]], *, least
         cv2.rectangle(strip, (8, base - round(0.62 * line)), (8 + bar, base + round(0.18 * line)), _BAR, cv2.FILLED)
         text = f"{score:.3f}  {_name(name)}"
         cv2.putText(strip, text, (14, base), FONT, scale, rgb(INK), max(1, round(scale * 1.6)), cv2.LINE_AA)
-    return np.vstack([image, strip])
-
-
-_BAR = (190, 220, 200)
+    if not inside:
+        return np.vstack([image, strip])
+    frame, strip = image.copy(), strip[: image.shape[0]]
+    frame[len(frame) - len(strip) :] = strip
+    return frame
 
 
 def _name(name: str, longest: int = 18) -> str:

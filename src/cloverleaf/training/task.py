@@ -169,6 +169,4 @@ def _scaled(targets: Targets, scale_xyxy: Tensor, size_hw: tuple[int, int]) -> T
         semantic = F.interpolate(semantic.to(torch.uint8)[None], size=size_hw, mode="nearest-exact")[0].long()
     if covered is not None:
         covered = F.interpolate(covered.to(torch.uint8)[None], size=size_hw, mode="nearest-exact")[0].bool()
-    return replace(
-        targets, boxes_xyxy=targets.boxes_xyxy * scale_xyxy, masks=masks, semantic=semantic, covered=covered
-    )
+    return replace(targets, boxes_xyxy=targets.boxes_xyxy * scale_xyxy, masks=masks, semantic=semantic, covered=covered)
