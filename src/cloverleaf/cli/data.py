@@ -9,7 +9,7 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Make, check, look at and convert datasets.")
 
-Source = Annotated[str, typer.Argument(help="A data.yaml, a COCO JSON or a folder (COCO, YOLO or Pascal VOC).")]
+Source = Annotated[str, typer.Argument(help="A data.yaml, a COCO JSON or a folder (COCO, YOLO, VOC, train/CLASS).")]
 Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; repeat for several.")]
 
 
@@ -53,7 +53,7 @@ def stats(
 @app.command(epilog="Example: cloverleaf data convert my-voc-images --to yolo --output my-yolo-images")
 def convert(
     source: Source,
-    to: Annotated[str, typer.Option(help="coco, yolo or voc.")],
+    to: Annotated[str, typer.Option(help="coco, yolo, voc, or class-folders: every object cut out, to classify.")],
     output: Annotated[Path, typer.Option(help="A new folder.")],
     copy_images: Annotated[
         bool, typer.Option("--copy-images/--link", help="Copy the image files, or make symbolic links.")
@@ -64,7 +64,10 @@ def convert(
     ] = None,
     split: Splits = None,
 ) -> None:
-    """Write a dataset in another format and say what that format cannot carry."""
+    """Write a dataset in another format and say what that format cannot carry.
+
+    As class-folders every object becomes an image below SPLIT/CLASS/, for train --task classify.
+    """
     from cloverleaf.data.convert import convert_dataset
 
     report = convert_dataset(source, to, output, copy_images=copy_images, segments=segments, splits=split)

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from cloverleaf.data.readers.detect import find_splits
 from cloverleaf.data.records import Header, SplitReader
 from cloverleaf.data.source import open_split
+from cloverleaf.data.writers.class_folders import ClassFolderWriter
 from cloverleaf.data.writers.coco import CocoWriter
 from cloverleaf.data.writers.layout import (
     ImageNames,
@@ -23,7 +24,7 @@ from cloverleaf.data.writers.voc import VocWriter
 from cloverleaf.data.writers.yolo import YoloWriter, outline_says_all
 from cloverleaf.errors import ConfigError, DataError, suggest
 
-Format = Literal["coco", "yolo", "voc"]
+Format = Literal["coco", "yolo", "voc", "class-folders"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,11 @@ def convert_dataset(
 ) -> ConvertReport:
     """Write a dataset in another format; boxes keep their pixels to 1e-6, also those that are faulty.
 
+    As class folders every object becomes an image of its own, cut out along its box, for classification.
+
     Args:
         source: a `data.yaml`, a COCO JSON or a folder.
-        target_format: coco, yolo or voc.
+        target_format: coco, yolo, voc or class-folders.
         output: a new or empty folder.
         copy_images: copy the image files; otherwise make links to them.
         segments: for YOLO, write outlines instead of boxes; None writes them when nothing is lost by it, that is when
@@ -63,11 +66,15 @@ def convert_dataset(
         splits: which; all by default.
 
     Raises:
-        ConfigError: an unknown format.
+        ConfigError: an unknown format, or an option that it does not have.
         DataError: the output is not empty, or the source cannot be read.
     """
     if target_format not in get_args(Format):
         raise ConfigError(f"no format {target_format!r}", fix=suggest(target_format, get_args(Format)))
+    cuts = target_format == "class-folders"
+    if cuts and (segments is not None or not copy_images):
+        option = "segments" if segments is not None else "link"
+        raise ConfigError(f"{option} has no effect", "class folders hold new images, without labels", "leave it out")
     output = Path(output)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise DataError(f"{output} is not empty", "converted files must not mix with others", "name a new folder")
@@ -80,7 +87,8 @@ def convert_dataset(
         for record in reader.open().images:
             name = names(record.path)
             writer.add(reader.split, record, name, true_size(record))
-            place_image(record.path, writer.image_folder(reader.split) / name, copy=copy_images, tally=tally)
+            if not cuts:
+                place_image(record.path, writer.image_folder(reader.split) / name, copy=copy_images, tally=tally)
             tally.images[reader.split] += 1
             tally.objects[reader.split] += len(record.objects)
     writer.finish()
@@ -95,6 +103,8 @@ def _writer(
     output.mkdir(parents=True, exist_ok=True)
     if target_format == "coco":
         return CocoWriter(output, header, tally)
+    if target_format == "class-folders":
+        return ClassFolderWriter(output, header, tally)
     if target_format == "voc":
         return VocWriter(output, header, tally)
     if segments is None:
