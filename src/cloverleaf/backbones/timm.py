@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
 from cloverleaf.errors import ConfigError, UnknownModelError, suggest
+from cloverleaf.layers.input_norm import NormalizingBackbone
 from cloverleaf.structures import FeatureSpec
-
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -43,17 +41,14 @@ class TimmSpec:
         return TimmBackbone(self)
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(NormalizingBackbone):
     """Image to the maps of a model of timm, finest first.
 
     Its BatchNorm layers stay when a detector is fused: which convolution each belongs to is not known in general.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, spec: TimmSpec) -> None:
-        super().__init__()
+        super().__init__(spec.normalize)
         self.body = _create(spec)
         info = self.body.feature_info
         channels, strides = info.channels(), info.reduction()
@@ -64,21 +59,11 @@ class TimmBackbone(nn.Module):
                 "choose a convolutional model with a pyramid of maps, e.g. timm/resnet18",
             )
         self.features = FeatureSpec(channels=tuple(channels), strides=tuple(strides)).since(spec.finest)
-        self.normalize = spec.normalize
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` RGB in [0, 1] -> maps of ``self.features``, finest first."""
-        if self.normalize:
-            images = self.normalised(images)
-        maps: Sequence[Tensor] = self.body(images)
+        maps: Sequence[Tensor] = self.body(self.prepared(images))
         return tuple(maps[-len(self.features) :])
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """RGB in [0, 1] less ImageNet's mean, over its deviation."""
-        result: Tensor = (images - self.mean) / self.std
-        return result
 
 
 def _create(spec: TimmSpec) -> Any:

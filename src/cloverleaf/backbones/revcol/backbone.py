@@ -17,6 +17,7 @@ from cloverleaf.backbones.revcol.fusions import FusionKind, build_fusion
 from cloverleaf.backbones.revcol.reversible import run_reversibly
 from cloverleaf.errors import ConfigError
 from cloverleaf.layers.convnext import ChannelNorm, ConvNeXtBlock, initialise
+from cloverleaf.layers.input_norm import NormalizingBackbone
 from cloverleaf.layers.patches import NormedPatches
 from cloverleaf.layers.rep_conv import RepConv
 from cloverleaf.layers.style import Style
@@ -46,6 +47,7 @@ class RevColSpec:
         far_fusion: the finest level reads the coarsest map of the left column, too, as in revcol-huge.
         fusion: how a level merges what it reads: the published `sum`, `weighted` branches, or `attention` over all maps
             that it may read; both start as the sum.
+        normalize: subtract ImageNet's mean and divide by its deviation, as published weights expect.
         memory: what is kept for the backward pass: everything (`plain`), the features of every column (`reversible`),
             or those of every r-th column (`anchored`).
         anchor_every: r; null chooses it from the scales, see `safe_distance`.
@@ -60,6 +62,7 @@ class RevColSpec:
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     far_fusion: bool = False
     fusion: FusionKind = "sum"
+    normalize: bool = False
     memory: Memory = "reversible"
     anchor_every: Count | None = None
 
@@ -73,7 +76,7 @@ class RevColSpec:
         return RevCol(self)
 
 
-class RevCol(nn.Module):
+class RevCol(NormalizingBackbone):
     """Image to the four maps of the last column.
 
     Attributes:
@@ -83,7 +86,7 @@ class RevCol(nn.Module):
     """
 
     def __init__(self, spec: RevColSpec) -> None:
-        super().__init__()
+        super().__init__(spec.normalize)
         self.memory, self.anchor_every = spec.memory, spec.anchor_every
         self._error: Tensor
         self.register_buffer("_error", torch.zeros(()), persistent=False)
@@ -106,7 +109,7 @@ class RevCol(nn.Module):
             images: ``(B, 3, H, W)``.
             earlier: numbers of the earlier columns, from 0, ascending.
         """
-        stem = self.stem(images)
+        stem = self.stem(self.prepared(images))
         saving = self.memory != "plain" and self.training and torch.is_grad_enabled()
         step = self._checked_distance() if saving and self.memory == "anchored" else 1
         results: list[Features] = []
