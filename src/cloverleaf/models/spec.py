@@ -166,17 +166,15 @@ class DetectorSpec:
             return parts.changed(part, present, values)
         if not values:
             return present
-        kind = values.get("type", present and present.type)
-        if kind is None:
+        if present is None and "type" not in values:
             raise ConfigError(
                 f"{part}.type is missing", f"{self.name} has no {part} whose options could be set",
                 f"add the type: {' or '.join(parts.OPTIONAL_TABLES[part])}",
             )  # fmt: skip
-        if kind == "none":
+        if values.get("type") == "none":
             parts.check_keys(part, values, ("type",))
             return None
-        same = present is not None and kind == present.type
-        return parts.override(part, present, values) if same else parts.from_dict(part, values)
+        return parts.from_dict(part, values) if present is None else parts.changed(part, present, values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers for JSON; `from_dict` reads them back."""
