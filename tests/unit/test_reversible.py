@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from cloverleaf import create_model
@@ -293,6 +296,40 @@ def test_rep_blocks_fold() -> None:
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(fused(x).logits, detector(x).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("memory", SAVING)
+def test_distributed_data_parallel(memory: str, tmp_path: Path) -> None:
+    """Every parameter is reduced once, when its gradient is there; two backward passes in a row, too."""
+
+    def run(model: RevCol) -> None:
+        wrapped = DistributedDataParallel(model)
+        for _ in range(2):
+            loss_of(wrapped(images())).backward()
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        found = gradients(build(memory), run)
+    finally:
+        dist.destroy_process_group()
+    assert_close(found, gradients(build("plain"), _accumulated))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("memory", SAVING)
+@pytest.mark.parametrize("options", [{"drop_path": 0.5}, {"block": "rep"}, {"fusion": "attention"}], ids=str)
+def test_on_a_gpu(memory: str, options: dict[str, Any]) -> None:
+    """Drop path is drawn by the GPU's generator there."""
+
+    def run(model: RevCol) -> None:
+        torch.cuda.manual_seed(3)
+        loss_of(model.cuda()(images().cuda())).backward()
+        torch.rand(1, device="cuda")
+
+    expected = gradients(build("plain", **options), run)
+    after = torch.rand(1, device="cuda")
+    assert_close(gradients(build(memory, **options), run), expected)
+    assert torch.equal(torch.rand(1, device="cuda"), after)
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
