@@ -21,7 +21,7 @@ def revcol_tiny() -> TrainConfig:
         task="classify",
         epochs=300,
         auto_anchor=False,
-        model=ModelConfig(name="revcol-tiny+none+classify"),
+        model=ModelConfig(name="revcol-tiny"),
         data=DataConfig(image_size=224, batch_size=1024),
         classify=ClassifyConfig(),
         optimizer=OptimizerConfig(name="adamw", lr=1e-3, lr_images=1024, momentum=0.9, weight_decay=0.05),
@@ -36,14 +36,14 @@ def revcol_tiny() -> TrainConfig:
 def revcol_small() -> TrainConfig:
     """As for tiny; drop path 0.3 belongs to the backbone."""
     base = revcol_tiny()
-    return replace(base, recipe="revcol-small", model=ModelConfig(name="revcol-small+none+classify"))
+    return replace(base, recipe="revcol-small", model=ModelConfig(name="revcol-small"))
 
 
 def revcol_base() -> TrainConfig:
     """As for tiny, with gradients clipped at a norm of 5 and a lower last rate; drop path 0.4 is the backbone's."""
     base = revcol_tiny()
     return replace(
-        base, recipe="revcol-base", model=ModelConfig(name="revcol-base+none+classify"),
+        base, recipe="revcol-base", model=ModelConfig(name="revcol-base"),
         optimizer=replace(base.optimizer, clip_norm=5.0), schedule=replace(base.schedule, final_factor=1e-5),
     )  # fmt: skip
 
@@ -56,12 +56,12 @@ def classify() -> TrainConfig:
     base = revcol_tiny()
     return replace(
         base, recipe="classify", epochs=50,
-        model=ModelConfig(name="revcol-pico+none+classify"),
+        model=ModelConfig(name="revcol-pico"),
         data=DataConfig(image_size=128, batch_size=32),
         classify=ClassifyConfig(
             least_area=0.35, rand_augment=None, colour_jitter=0.2, erasing=0.0, mixup=0.0, cutmix=0.0
         ),
-        optimizer=replace(base.optimizer, lr=0.002, lr_images=0, clip_norm=5.0),
+        optimizer=replace(base.optimizer, lr=0.0005, lr_images=0, clip_norm=5.0),
         schedule=replace(base.schedule, warmup_epochs=2.0, warmup_bias_lr=0.0, warmup_factor=0.0, final_factor=0.01),
         ema=EmaConfig(decay=0.97, ramp=40.0),
     )  # fmt: skip

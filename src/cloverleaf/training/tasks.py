@@ -78,7 +78,7 @@ RUN_TASKS: Mapping[Task, RunTask] = {
         headline=("top1", "mean_accuracy", "loss"),
         whole_images=True,
         without_effect=("confidence", "iou", "multi_label", "max_detections", "ap_detections"),
-        default_model="revcol-pico+none+classify",
+        default_model="revcol-pico",
     ),
 }
 
