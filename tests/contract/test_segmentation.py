@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from cloverleaf.deploy.fuse import fuse
 from cloverleaf.errors import ConfigError
 from cloverleaf.losses.config import LossConfig
-from cloverleaf.models.catalog import MODELS, create_model, empty_detector, list_models
+from cloverleaf.models.catalog import MODELS, create_model, empty_detector, find_spec, list_models
 from cloverleaf.models.cost import measure
 from cloverleaf.models.criterion import build_criterion
 from cloverleaf.models.detector import Detector
@@ -131,3 +132,19 @@ def test_the_cost_of_gather_and_distribute_follows_the_published_frame_rates() -
     """Mask R-CNN: 21.6 against 18.7 frames per second (arXiv 2309.11331): 16 % more time."""
     fpn, gd = (measure(MODELS[f"mask-rcnn-resnet50-{neck}"].spec, (640, 640)).flops for neck in ("fpn", "gd"))
     assert gd / fpn == pytest.approx(21.6 / 18.7, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "params", "operations"),
+    [
+        ("revcol-tiny+fpn+cascade-mask-rcnn", 80, 88, None),
+        ("revcol-small+fpn+cascade-mask-rcnn", 80, 118, None),
+        ("revcol-tiny+none+uper-net", 150, 60, 937),
+        ("revcol-small+none+uper-net", 150, 90, 1031),
+    ],
+)
+def test_sizes_published_with_revcol(name: str, classes: int, params: int, operations: int | None) -> None:
+    """Millions, and billions of multiply-adds at 512 x 2048, which say that every stage has a head for masks."""
+    cost = measure(replace(find_spec(name), num_classes=classes), (512, 2048 if operations else 512))
+    assert round(cost.params / 1e6) == params
+    assert operations is None or cost.flops / 2e9 == pytest.approx(operations, rel=0.003)

@@ -111,8 +111,9 @@ def documented_attributes() -> set[str]:
     """Public attributes of what the API returns, and of torch as far as the snippets use it."""
     from cloverleaf.deploy.export import ExportResult
     from cloverleaf.deploy.verify import Parity
-    from cloverleaf.heads.mask_rcnn import MaskRcnnHead
     from cloverleaf.heads.point_rend import PointRendHead
+    from cloverleaf.heads.regions import RegionHead
+    from cloverleaf.heads.uper_net import UperNetHead
     from cloverleaf.models.detector import Detector
     from cloverleaf.models.metadata import WeightsMetadata
     from cloverleaf.predict.evaluate import EvaluationResult, Speed
@@ -122,7 +123,7 @@ def documented_attributes() -> set[str]:
 
     names = {"rand", "shape", "metadata"}
     for cls in (cloverleaf.Detections, Detector, WeightsMetadata, EvaluationResult, ImportedCheckpoint, Speed,
-                TrainResult, ExportResult, Parity, Instances, LabelMap, Mask, MaskRcnnHead, PointRendHead):  # fmt: skip
+                TrainResult, ExportResult, Parity, Instances, LabelMap, Mask, RegionHead, PointRendHead, UperNetHead):  # fmt: skip
         names |= {name for name in (*vars(cls), *getattr(cls, "__annotations__", ())) if not name.startswith("_")}
     return names
 

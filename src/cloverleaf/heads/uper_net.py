@@ -162,9 +162,9 @@ class CellConv(ConvNormAct):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `ConvNormAct.forward`."""
-        if not self.training or x.shape[0] * x.shape[2] * x.shape[3] > 1:
-            return super().forward(x)
         norm = self.norm
+        if not norm.training or x.shape[0] * x.shape[2] * x.shape[3] > 1:
+            return super().forward(x)
         y = F.batch_norm(self.conv(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
         return self.act(y)
 

@@ -21,13 +21,23 @@ from cloverleaf.recipes.gold_yolo import (
     gold_yolo_s_distill,
 )
 from cloverleaf.recipes.revcol import classify, revcol_base, revcol_small, revcol_tiny
-from cloverleaf.recipes.segmentation import mask_rcnn, mask_rcnn_1x, point_rend
+from cloverleaf.recipes.segmentation import (
+    cascade_mask_rcnn,
+    cascade_mask_rcnn_3x,
+    mask_rcnn,
+    mask_rcnn_1x,
+    point_rend,
+    uper_net,
+    uper_net_160k,
+)
 from cloverleaf.recipes.small import small
 from cloverleaf.recipes.yolov7 import yolov7_custom, yolov7_p5, yolov7_p6, yolov7_tiny
 from cloverleaf.training.config import TrainConfig
 
 RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "anchor-free": anchor_free,
+    "cascade-mask-rcnn": cascade_mask_rcnn,
+    "cascade-mask-rcnn-3x": cascade_mask_rcnn_3x,
     "classify": classify,
     "demo": demo,
     "gold-yolo-l": gold_yolo_l,
@@ -45,6 +55,8 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "revcol-small": revcol_small,
     "revcol-tiny": revcol_tiny,
     "small": small,
+    "uper-net": uper_net,
+    "uper-net-160k": uper_net_160k,
     "yolov7-custom": yolov7_custom,
     "yolov7-p5": yolov7_p5,
     "yolov7-p6": yolov7_p6,
@@ -79,7 +91,7 @@ def choose_recipe(
     if (task := spec.task) == "classify":
         return _classify_recipe(model, num_images)
     if task != "detect":
-        return _segmentation_recipe(task, num_images)
+        return _segmentation_recipe(spec.head.type, num_images)
     if num_images < SMALL_SET:
         return "small", (
             f"{num_images} training images: the published recipe warms up for 1000 iterations and steps once per "
@@ -123,9 +135,19 @@ def _classify_recipe(model: str, num_images: int) -> tuple[str, str]:
     return size, f"{num_images} training images are enough for the published recipe of RevCol"
 
 
-def _segmentation_recipe(task: str, num_images: int) -> tuple[str, str]:
-    if task == "semantic":
-        return "point-rend", "the recipe of models for --task semantic"
+# By the type of the head: the recipe for small sets, and the published one.
+_SEGMENTATION: Mapping[str, tuple[str, str]] = {
+    "mask-rcnn": ("mask-rcnn", "mask-rcnn-1x"),
+    "cascade-mask-rcnn": ("cascade-mask-rcnn", "cascade-mask-rcnn-3x"),
+    "point-rend": ("point-rend", "point-rend"),
+    "uper-net": ("uper-net", "uper-net-160k"),
+}
+
+
+def _segmentation_recipe(head: str, num_images: int) -> tuple[str, str]:
+    small, published = _SEGMENTATION[head]
+    if small == published:
+        return small, f"the recipe of models with the head {head}"
     if num_images < SMALL_SET:
-        return "mask-rcnn", f"{num_images} training images: fewer than the published 1x schedule is made for"
-    return "mask-rcnn-1x", f"{num_images} training images are enough for the published 1x schedule"
+        return small, f"{num_images} training images: fewer than {published} is made for"
+    return published, f"{num_images} training images are enough for the published recipe"

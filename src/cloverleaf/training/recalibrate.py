@@ -7,6 +7,7 @@ learned from inputs normalised by such statistics, and with those of plain image
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -44,7 +45,8 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Batch]) -> int:
     """Replace all running statistics by the mean over ``batches``, each weighted by its number of images.
 
     Of every batch a layer adds its own mean and its unbiased variance, as in training, while layers before it
-    normalise by that batch. Everything but BatchNorm stays in evaluation mode; weights do not change.
+    normalise by that batch. Everything but BatchNorm stays in evaluation mode; weights do not change. Layers that the
+    model does not come to without targets, the box heads of Cascade Mask R-CNN, keep what they have.
 
     Args:
         model: in any mode and on any device; left in evaluation mode.
@@ -61,6 +63,7 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Batch]) -> int:
         return 0
     device = next(model.parameters()).device
     momenta = [norm.momentum for norm in norms]
+    before = [copy.deepcopy(norm.state_dict()) for norm in norms]
     seen = 0
     try:
         for norm in norms:
@@ -72,8 +75,10 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Batch]) -> int:
                 norm.momentum = len(batch) / seen  # a cumulative average: the first batch replaces what was there
             model(batch.images.to(device).float().div_(255))
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum, state in zip(norms, momenta, before, strict=True):
             norm.momentum = momentum
+            if not norm.num_batches_tracked:
+                norm.load_state_dict(state)
             norm.eval()
     if not seen:
         raise DataError("no statistics can be computed", "there are no images", "give a split that has some")
