@@ -16,6 +16,7 @@ from cloverleaf.cli.demo import demo
 from cloverleaf.cli.export import export
 from cloverleaf.cli.import_ import import_
 from cloverleaf.cli.info import info
+from cloverleaf.cli.inspect import inspect
 from cloverleaf.cli.merge import merge
 from cloverleaf.cli.models import models
 from cloverleaf.cli.predict import predict
@@ -60,6 +61,7 @@ app.command("export")(export)
 app.command("merge")(merge)
 app.command("import")(import_)
 app.command("info")(info)
+app.command("inspect")(inspect)
 app.command("models")(models)
 
 

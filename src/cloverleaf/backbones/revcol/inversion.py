@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from cloverleaf.backbones.revcol.column import Column, Features, widened
+
+_MEMORY = 10
+_LEAST_GAIN = 0.2
 
 
 def invert_column(column: Column, stem: Tensor, features: Features) -> Features:
@@ -46,3 +53,89 @@ def invert_columns(columns: Sequence[Column], stem: Tensor, features: Features) 
         features = invert_column(column, stem, features)
         found.insert(0, features)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStem:
+    """The stem's output as found from later features.
+
+    Attributes:
+        stem: (B, C, H, W).
+        passes: through all columns that it took.
+        error: between the maps that ``stem`` leads to and the given ones: the largest difference over the largest
+            magnitude, of the level where that is worst. Large where the iteration did not settle, or elsewhere.
+    """
+
+    stem: Tensor
+    passes: int
+    error: float
+
+
+@torch.no_grad()
+def find_stem(
+    columns: Sequence[Column], features: Features, *, passes: int = 200, tolerance: float = 1e-13
+) -> FoundStem:
+    """The output of the stem from nothing but the maps of the last column.
+
+    The columns are a function of the stem's output alone, and the finest map is as large as that. Every column adds it
+    to the map and scales what was there, so the map is about b = sum of products of scales times the stem, and
+    x <- x + (map - columns(x)) / b comes closer to what led to it. Anderson's acceleration (the least residual over the
+    last steps, each image by itself) makes that fast. The coarser maps then tell whether it is the right one. It is an
+    iteration, not a formula: with blocks that change much it may fail, and ``error`` says so (docs/fidelity.md, entry
+    158).
+
+    Args:
+        columns: all of them, in evaluation mode; float64 for small errors.
+        features: of the last column, finest first, (B, C, H, W) each.
+        passes: at most so many.
+        tolerance: error of the finest map that is small enough.
+    """
+    gain = _stem_gain(columns, features[0])
+    x = (features[0] / gain).contiguous()
+    best, least, error = x, math.inf, math.inf
+    steps: list[Tensor] = []
+    residuals: list[Tensor] = []
+    taken = 0
+    while taken < passes:
+        taken += 1
+        reached = _run(columns, x)
+        of_levels = [_relative(a, b) for a, b in zip(reached, features, strict=True)]
+        if of_levels[0] < least:
+            best, least, error = x, of_levels[0], max(of_levels)
+        if least <= tolerance or not math.isfinite(of_levels[0]):
+            break
+        residual = (features[0] - reached[0]) / gain
+        steps, residuals = [*steps, x][-_MEMORY:], [*residuals, residual][-_MEMORY:]
+        x = _accelerated(steps, residuals)
+    return FoundStem(best, taken, error)
+
+
+def _run(columns: Sequence[Column], stem: Tensor) -> Features:
+    features: Features = ()
+    for column in columns:
+        features = column(stem, features)
+    return features
+
+
+def _relative(found: Tensor, given: Tensor) -> float:
+    return float((found - given).abs().max() / given.abs().max().clamp(min=torch.finfo(given.dtype).tiny))
+
+
+def _stem_gain(columns: Sequence[Column], like: Tensor) -> Tensor:
+    """(1, C, 1, 1): how often the stem is in the finest map, were the levels to pass it on; never near zero."""
+    gain = torch.ones_like(like[:1, :, :1, :1])
+    for column in columns[1:]:
+        gain = gain * column.effective_scales()[0] + 1
+    return torch.where(gain.abs() < _LEAST_GAIN, torch.ones_like(gain), gain)
+
+
+def _accelerated(steps: Sequence[Tensor], residuals: Sequence[Tensor]) -> Tensor:
+    """The next x: from the mixture of the last ones whose residual is smallest."""
+    x, residual = steps[-1].flatten(1), residuals[-1].flatten(1)
+    if len(steps) == 1:
+        return steps[-1] + residuals[-1]
+    of_x = torch.stack([(b - a).flatten(1) for a, b in pairwise(steps)], 2)
+    of_residuals = torch.stack([(b - a).flatten(1) for a, b in pairwise(residuals)], 2)
+    mixture = torch.linalg.lstsq(of_residuals.cpu(), residual.cpu()[..., None], driver="gelsd").solution.to(x)
+    moved = x + residual - ((of_x + of_residuals) @ mixture)[..., 0]
+    return moved.view(steps[-1].shape)
