@@ -17,6 +17,7 @@ from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.training.backbone_weights import check_choice, take_backbone
 from cloverleaf.training.config import ModelConfig, TrainConfig
 from cloverleaf.training.tasks import model_classes
+from cloverleaf.weights.backbone import provenance_of
 from cloverleaf.weights.format import load, read_metadata
 from cloverleaf.weights.transfer import Transfer, transfer
 
@@ -59,10 +60,14 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
 
 def provenance(config: TrainConfig) -> str:
     """What is to be said of where trained weights come from, if those they started from were imported; else empty."""
-    if not config.model.weights:
+    part = config.model
+    if part.backbone_weights:
+        parent, what = provenance_of(part.backbone_weights), "a backbone"
+    elif part.weights:
+        parent, what = read_metadata(part.weights).provenance, "weights"
+    else:
         return ""
-    parent = read_metadata(config.model.weights).provenance
-    return f"started from weights {parent}" if parent.startswith("imported") else parent
+    return f"started from {what} {parent}" if parent.startswith("imported") else parent
 
 
 def model_options(weights: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from cloverleaf import __version__, atomic
 from cloverleaf.errors import CheckpointError
 from cloverleaf.models import parts
-from cloverleaf.models.metadata import BACKBONE_KEY, SCHEMA_VERSION, parse_metadata
-from cloverleaf.weights.format import load
+from cloverleaf.models.metadata import BACKBONE_KEY, SCHEMA_VERSION, WeightsMetadata, parse_metadata
+from cloverleaf.weights.format import load, read_metadata
 
 PLAIN = "rgb/255"
 IMAGENET = "rgb, less ImageNet's mean and over its deviation"
@@ -36,6 +36,7 @@ class BackboneMetadata:
         images, epochs: how many it has seen, and how often.
         pretraining: how the images were hidden: `mask_ratio`, `patch_size`, `loss` at the end.
         recipe_hash: identifies the resolved configuration.
+        provenance: where foreign weights came from and under which licence.
         schema_version: version of this layout.
         cloverleaf_version: the version that wrote the file.
     """
@@ -47,6 +48,7 @@ class BackboneMetadata:
     epochs: int | None = None
     pretraining: dict[str, float] = field(default_factory=dict)
     recipe_hash: str = ""
+    provenance: str = ""
     schema_version: int = SCHEMA_VERSION
     cloverleaf_version: str = __version__
 
@@ -60,17 +62,30 @@ class BackboneWeights:
         state: tensors by the names of the plain backbone, float32 where floating.
         origin: in words, for messages.
         normalisation: how pixels became inputs.
+        provenance: where foreign weights came from and under which licence; else empty.
     """
 
     spec: Any
     state: Mapping[str, Tensor]
     origin: str
     normalisation: str
+    provenance: str = ""
 
 
-def save_backbone(path: str | os.PathLike[str], backbone: nn.Module, metadata: BackboneMetadata) -> None:
-    """Write the state dict of ``backbone`` with ``metadata``; the file appears whole or not at all."""
+def save_backbone(
+    path: str | os.PathLike[str], backbone: nn.Module, metadata: BackboneMetadata, *, half: bool = False
+) -> None:
+    """Write the state dict of ``backbone`` with ``metadata``; the file appears whole or not at all.
+
+    Args:
+        path: ends in ``.safetensors``; folders are made.
+        backbone: any backbone.
+        metadata: what the file says of it.
+        half: store floating-point tensors as float16.
+    """
     tensors = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    if half:
+        tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     text = json.dumps(dataclasses.asdict(metadata))
     atomic.write_bytes(Path(path), to_bytes(tensors, {BACKBONE_KEY: text}))
 
@@ -94,22 +109,35 @@ def load_backbone(path: str | os.PathLike[str]) -> BackboneWeights:
         state = {
             key.removeprefix(_PREFIX): value for key, value in detector.state_dict().items() if key.startswith(_PREFIX)
         }
-        normalisation = detector.metadata.normalisation if detector.metadata is not None else PLAIN
-        return BackboneWeights(detector.spec.backbone, state, f"the backbone of {detector.spec.name}", normalisation)
+        known = detector.metadata or WeightsMetadata()
+        return BackboneWeights(
+            detector.spec.backbone, state, f"the backbone of {detector.spec.name}", known.normalisation,
+            known.provenance,
+        )  # fmt: skip
     spec = parts.from_dict("backbone", facts.backbone)
     state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     seen = f"pre-trained on {facts.images} images for {facts.epochs} epochs" if facts.images else "a backbone"
-    return BackboneWeights(spec, state, seen, facts.normalisation)
+    return BackboneWeights(spec, state, seen, facts.normalisation, facts.provenance)
 
 
-def _read(path: Path) -> tuple[BackboneMetadata | None, dict[str, Tensor]]:
+def provenance_of(path: str | os.PathLike[str]) -> str:
+    """Where the weights of a file that `load_backbone` reads came from, if they were imported; else empty.
+
+    Raises:
+        CheckpointError: the file is absent, damaged or foreign.
+    """
+    facts, _ = _read(Path(path), with_tensors=False)
+    return facts.provenance if facts is not None else read_metadata(path).provenance
+
+
+def _read(path: Path, *, with_tensors: bool = True) -> tuple[BackboneMetadata | None, dict[str, Tensor]]:
     """Metadata and tensors of a backbone's file; (None, {}) where it is not one."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(BACKBONE_KEY)
             if text is None:
                 return None, {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()} if with_tensors else {}  # noqa: SIM118
     except (SafetensorError, OSError):
         return None, {}  # `load` says what is wrong with it
     fix = "install the version of cloverleaf that wrote the file, or a newer one"

@@ -105,7 +105,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[WeightsMetadata, dict[str,
         raise CheckpointError(f"{path} cannot be read", why, fix) from error
     if BACKBONE_KEY in entries:
         raise CheckpointError(
-            f"{path} holds a backbone only", "it was written by cloverleaf pretrain",
+            f"{path} holds a backbone only", "it was written by cloverleaf pretrain, or by import --backbone",
             f"train a detector from it: cloverleaf train --backbone-weights {path}",
         )  # fmt: skip
     if KEY not in entries:

@@ -11,11 +11,12 @@ from cloverleaf.errors import CheckpointError, suggest
 from cloverleaf.models.catalog import empty_detector, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
-from cloverleaf.weights.importers import gold_yolo, yolov7
+from cloverleaf.weights.importers import gold_yolo, revcol, yolov7
 from cloverleaf.weights.importers.family import Family
 from cloverleaf.weights.strict import Shape, check_fit, fill_detector
 
-FAMILIES: tuple[Family, ...] = (yolov7, gold_yolo)
+FAMILIES: tuple[Family, ...] = (yolov7, gold_yolo, revcol)
+CHECK_VARIANT = "check the variant and the number of classes"
 PUBLISHED: tuple[str, ...] = tuple(name for family in FAMILIES for name in family.NAMES)
 
 
@@ -25,7 +26,9 @@ def import_state_dict(name: str, state: Mapping[str, Tensor], *, num_classes: in
     The form is recognised by the names. YOLOv7: implicit terms mean training form, their absence deploy form, and
     convolutions without BatchNorm the fused form (whose implicit terms, if still present, are no longer in force and
     are ignored). Gold-YOLO: a backbone without BatchNorm means fused form, otherwise the branches of the head decide;
-    of a fused one with branches for training only those that are in force are read.
+    of a fused one with branches for training only those that are in force are read. RevCol: several classifiers mean
+    supervised columns and so training form; the names and shapes also say the size of a model that is no variant
+    (``revcol+none+classify``) and the kernels of one that is.
 
     Args:
         name: catalog name of the variant.
@@ -39,7 +42,8 @@ def import_state_dict(name: str, state: Mapping[str, Tensor], *, num_classes: in
         UnknownModelError: no model of that name.
         CheckpointError: the family has no published names, or tensors are missing, left over or mis-shaped.
     """
-    family, spec = find_family(name), find_spec(name)
+    spec = find_spec(name)
+    family = find_family(spec)
     what = f"checkpoint in {family.recognise_form(state)} form does not fit {name}"
     reading = family.read(what, spec, {key: torch.as_tensor(value) for key, value in state.items()}, num_classes)
     model = empty_detector(reading.spec)
@@ -48,7 +52,7 @@ def import_state_dict(name: str, state: Mapping[str, Tensor], *, num_classes: in
     for key in expected:  # a mere counter, unused with a fixed momentum; some exporters leave it out
         if key.endswith("num_batches_tracked"):
             tensors.setdefault(key, torch.zeros((), dtype=torch.int64))
-    check_fit(what, expected, _shapes(tensors), "check the variant and the number of classes")
+    check_fit(what, expected, _shapes(tensors), CHECK_VARIANT)
     fill_detector(model, reading.layout.to_ours(what, model, tensors))
     model.spec = model.current_spec()
     return model
@@ -60,7 +64,7 @@ def export_state_dict(model: Detector) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the family has no published names, or they cannot express this model.
     """
-    return find_family(model.spec.name).layout(model.current_spec()).to_published(model)
+    return find_family(model.spec).layout(model.current_spec()).to_published(model)
 
 
 def published_shapes(spec: DetectorSpec) -> dict[str, Shape]:
@@ -69,24 +73,32 @@ def published_shapes(spec: DetectorSpec) -> dict[str, Shape]:
     Raises:
         CheckpointError: the family has no published names, or they cannot express this model.
     """
-    return _shapes(find_family(spec.name).layout(spec).to_published(empty_detector(spec)))
+    return _shapes(find_family(spec).layout(spec).to_published(empty_detector(spec)))
 
 
-def find_family(name: str) -> Family:
-    """The family of published names that ``name`` belongs to.
+def describe(what: str, state: Mapping[str, Tensor]) -> DetectorSpec | None:
+    """What a published state dict is of, where its names and shapes say it all; None where variants are to be compared.
 
     Raises:
-        UnknownModelError: no model of that name.
+        CheckpointError: they contradict each other; it begins with ``what``.
+    """
+    shapes = _shapes(state)
+    return next((family.describe(what, shapes) for family in FAMILIES if family.is_like(shapes)), None)
+
+
+def find_family(spec: DetectorSpec) -> Family:
+    """The family of published names that ``spec`` belongs to.
+
+    Raises:
         CheckpointError: it has no published names.
     """
-    find_spec(name)
     for family in FAMILIES:
-        if name in family.NAMES:
+        if family.covers(spec):
             return family
     raise CheckpointError(
-        f"{name} has no published checkpoint names",
+        f"{spec.name} has no published checkpoint names",
         "only models of published families can be imported and exported",
-        suggest(name, PUBLISHED),
+        suggest(spec.name, PUBLISHED),
     )
 
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
+from cloverleaf.backbones.revcol.backbone import RevColSpec
 from cloverleaf.errors import CheckpointError
 from cloverleaf.heads.dense import DenseHeadSpec
-from cloverleaf.models.catalog import MODELS, find_spec
+from cloverleaf.models.catalog import MODELS, empty_detector, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.models.spec import Form, HeadSpec
-from cloverleaf.weights.importer import import_state_dict
+from cloverleaf.weights.backbone import describe as describe_backbone
+from cloverleaf.weights.importer import CHECK_VARIANT, describe, find_family, import_state_dict
 from cloverleaf.weights.reader import PublishedCheckpoint, read_checkpoint
 from cloverleaf.weights.recognise import Likeness, recognise
 from cloverleaf.weights.transfer import Transfer, with_num_classes
 
-LICENCE = (
-    "these weights come from a project under the GPL-3.0 licence or were made with its code; they were converted on "
-    "this machine, and Cloverleaf does not redistribute them"
-)
+_CONVERTED = "they were converted on this machine, and Cloverleaf does not redistribute them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class ImportedCheckpoint:
         found: form of the weights in the file.
         classes_found: number of classes of its head.
         branches: what its head predicts boxes with, where the files of one variant differ in that; else empty.
+        notes: what else is to be said of the model, a sentence each.
         transfer: what was kept when the number of classes was changed, else None.
         not_finite: published names of tensors that hold infinities or NaN.
         names_dropped: whether the file has class names that do not fit its number of classes.
@@ -52,6 +53,7 @@ class ImportedCheckpoint:
     found: Form
     classes_found: int
     branches: tuple[str, ...]
+    notes: tuple[str, ...]
     transfer: Transfer | None
     not_finite: tuple[str, ...]
     names_dropped: bool
@@ -85,12 +87,16 @@ def import_checkpoint(
     checkpoint = read_checkpoint(path)
     name, also = (model, ()) if model is not None else _recognised(path, checkpoint)
     detector = _imported(path, name, checkpoint.state)
+    if isinstance(detector.spec.backbone, RevColSpec):
+        detector = _normalizing(detector)
     found, classes_found, branches = detector.spec.form, detector.num_classes, _branches(detector.spec.head)
+    notes = _notes(detector)
     fits = len(checkpoint.class_names) == classes_found
     detector.metadata = WeightsMetadata(
         class_names=checkpoint.class_names if fits else (),
-        image_size=MODELS[name].image_size,
-        provenance=_provenance(path, checkpoint, found),
+        image_size=MODELS[name].image_size if name in MODELS else None,
+        task=detector.task,
+        provenance=provenance(path, checkpoint, f"{found} form", find_family(detector.spec).ORIGIN),
     )
     changes = None
     if num_classes is not None and num_classes != detector.num_classes:
@@ -103,6 +109,7 @@ def import_checkpoint(
         found=found,
         classes_found=classes_found,
         branches=branches,
+        notes=notes,
         transfer=changes,
         not_finite=tuple(key for key, value in checkpoint.state.items() if not value.isfinite().all()),
         names_dropped=bool(checkpoint.class_names) and not fits,
@@ -112,6 +119,9 @@ def import_checkpoint(
 
 def _recognised(path: Path, checkpoint: PublishedCheckpoint) -> tuple[str, tuple[str, ...]]:
     """The name, and others of the same names and shapes between which the modules' activation does not decide."""
+    described = describe(str(path), checkpoint.state)
+    if described is not None:
+        return described.name, ()
     likeness = recognise(checkpoint.state)
     if not likeness.is_likely:
         raise CheckpointError(
@@ -122,6 +132,27 @@ def _recognised(path: Path, checkpoint: PublishedCheckpoint) -> tuple[str, tuple
     names = (likeness.name, *likeness.also)
     decided = [name for name in names if _activation_of(name) and _activation_of(name) == _activation(checkpoint)]
     return (decided[0], ()) if decided else (likeness.name, likeness.also)
+
+
+def _notes(detector: Detector) -> tuple[str, ...]:
+    backbone, supervision = detector.spec.backbone, detector.spec.supervision
+    if not isinstance(backbone, RevColSpec):
+        return ()
+    lines = [f"its backbone is {describe_backbone(backbone)}, which normalises images by itself"]
+    if supervision is not None:
+        lines.append(
+            f"{len(detector.supervision.columns)} earlier columns have classifiers and decoders for training, "
+            "which --form deploy leaves out"
+        )
+    return tuple(lines)
+
+
+def _normalizing(detector: Detector) -> Detector:
+    """The same for images in [0, 1]: its weights were learned from images less ImageNet's mean, over its deviation."""
+    spec = replace(detector.spec, backbone=replace(cast(RevColSpec, detector.spec.backbone), normalize=True))
+    normalizing = empty_detector(spec)
+    normalizing.load_state_dict(detector.state_dict(), assign=True)
+    return normalizing
 
 
 def _branches(head: HeadSpec) -> tuple[str, ...]:
@@ -162,7 +193,9 @@ def _imported(path: Path, name: str, state: Mapping[str, Tensor]) -> Detector:
             raise CheckpointError(
                 f"{path} is not {name}", _looks_like(likeness), f"use --model {likeness.name}"
             ) from error
-        fix = f"get the file again; {name} needs all tensors and no others" if likeness.is_likely else error.fix
+        fix = error.fix
+        if likeness.is_likely and fix == CHECK_VARIANT:
+            fix = f"get the file again; {name} needs all tensors and no others"
         raise CheckpointError(f"{path}: {error.what}", error.why, fix) from error
 
 
@@ -171,11 +204,19 @@ def _looks_like(likeness: Likeness) -> str:
     return f"its names and shapes are those of {likeness.name} in {likeness.form} form ({agree} agree)"
 
 
-def _provenance(path: Path, checkpoint: PublishedCheckpoint, form: Form) -> str:
+def provenance(path: Path, checkpoint: PublishedCheckpoint, what: str, origin: str) -> str:
+    """Where converted weights are from.
+
+    Args:
+        path: of the file.
+        checkpoint: what was read from it.
+        what: was taken.
+        origin: of the family's weights, see `Family.ORIGIN`.
+    """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     entry = f"its entry {checkpoint.source}, " if checkpoint.source else ""
-    return f"imported from {path.name} ({entry}{form} form, sha256 {digest}); {LICENCE}"
+    return f"imported from {path.name} ({entry}{what}, sha256 {digest}); {origin}; {_CONVERTED}"
 
 
 def _in_form(path: Path, detector: Detector, form: Form) -> Detector:

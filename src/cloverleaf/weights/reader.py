@@ -18,6 +18,7 @@ from cloverleaf.weights.torch_file.values import UNUSUAL, Record, TensorRef, Unr
 
 FileKind = Literal["zip", "legacy", "safetensors"]
 _MAX_NAMES = 10_000
+_ENTRIES = ("ema", "state_dict_ema", "model", "state_dict")  # averages first
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class PublishedCheckpoint:
 
     Attributes:
         state: published names and tensors on the CPU, in the order and of the types of the file.
-        source: the entry of the file that they came from: ``ema``, ``model``, ``state_dict``; empty for the whole file.
+        source: the entry of the file that they came from: ``ema``, ``state_dict_ema``, ``model`` or ``state_dict``;
+            empty for the whole file.
         kind: how it was written: by torch as a zip archive or in the older (legacy) way, or as safetensors.
         class_names: one for each class, empty where the file has none.
         num_classes: what the model says of itself, None where it does not.
@@ -54,8 +56,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PublishedCheckpoint:
     """Read a ``.pt`` or ``.pth`` file of torch, or a safetensors file with published names.
 
     Nothing in the file is executed and no class of it is needed: pickled objects become inert records, of which modules
-    are taken apart into their tensors. Of a dict ``ema`` counts where it is there and not None, else ``model``, else
-    ``state_dict``.
+    are taken apart into their tensors. Of a dict ``ema`` or ``state_dict_ema`` counts where it is there and not None,
+    else ``model``, else ``state_dict``.
 
     Raises:
         CheckpointError: the file is absent, truncated or no checkpoint, or it holds what no checkpoint needs; then the
@@ -124,9 +126,7 @@ def _chosen(content: Content, kind: FileKind) -> PublishedCheckpoint:
     whole = content.value
     source, chosen = "", whole
     if isinstance(whole, dict):
-        source, chosen = next(
-            ((k, whole[k]) for k in ("ema", "model", "state_dict") if whole.get(k) is not None), ("", whole)
-        )
+        source, chosen = next(((k, whole[k]) for k in _ENTRIES if whole.get(k) is not None), ("", whole))
     entry = f"entry {source!r} of the file" if source else "the file"
     modules: frozenset[str] = frozenset()
     attributes: Mapping[str, object] = {}

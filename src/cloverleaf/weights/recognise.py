@@ -58,7 +58,7 @@ def recognise(state: Mapping[str, Tensor]) -> Likeness:
             if shares[name] >= _CERTAIN:
                 break
     best = max(shares, key=lambda name: shares[name])
-    form = find_family(best).recognise_form(shapes)
+    form = find_family(find_spec(best)).recognise_form(shapes)
     return Likeness(best, form, shares[best], _twins(best, form))
 
 
@@ -72,12 +72,12 @@ def _likely_first(family: Family, shapes: Mapping[str, Shape]) -> Iterator[str]:
 def _twins(name: str, form: Form) -> tuple[str, ...]:
     """Other variants with the same names and shapes."""
     expected = _expected(name, form)
-    others = [other for other in find_family(name).likely(_published(name, form)) if other != name]
+    others = [other for other in find_family(find_spec(name)).likely(_published(name, form)) if other != name]
     return tuple(other for other in others if _expected(other, form) == expected)
 
 
 def _expected(name: str, form: Form) -> dict[str, Shape]:
-    return find_family(name).comparable(_published(name, form))
+    return find_family(find_spec(name)).comparable(_published(name, form))
 
 
 @cache

@@ -49,6 +49,21 @@ class Family(Protocol):
     NAMES: tuple[str, ...]
     """Catalog names of its variants."""
 
+    ORIGIN: str
+    """Where its weights come from and under which licence, as a clause."""
+
+    def covers(self, spec: DetectorSpec) -> bool:
+        """Whether ``spec`` is made of the kinds of parts that this family has names for."""
+
+    def describe(self, what: str, shapes: Mapping[str, Shape]) -> DetectorSpec | None:
+        """What names and shapes are of, where a family can tell without comparing them with its variants; else None.
+
+        The head may have other classes or another form.
+
+        Raises:
+            CheckpointError: they contradict each other; it begins with ``what``.
+        """
+
     def is_like(self, keys: Iterable[str]) -> bool:
         """Whether names look like those of this family."""
 
@@ -74,6 +89,11 @@ class Family(Protocol):
 
     def comparable(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """Without what depends on the number of classes or may be absent, by names that all forms share."""
+
+
+def same_kinds(one: DetectorSpec, other: DetectorSpec) -> bool:
+    """Whether both are made of the same kinds of parts, whatever their options."""
+    return all(type(getattr(one, part)) is type(getattr(other, part)) for part in ("backbone", "neck", "head"))
 
 
 def check_num_classes(what: str, found: int, wanted: int | None) -> int:

@@ -19,10 +19,11 @@ from cloverleaf.models.gold_yolo import VARIANTS
 from cloverleaf.models.spec import DetectorSpec, Form
 from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
 from cloverleaf.weights.importers import gold_yolo_table as table
-from cloverleaf.weights.importers.family import Reading, check_num_classes
+from cloverleaf.weights.importers.family import Reading, check_num_classes, same_kinds
 from cloverleaf.weights.strict import Shape
 
 NAMES = tuple(VARIANTS)
+ORIGIN = "these weights come from a project under the GPL-3.0 licence or were made with its code"
 _BINS = 17  # of the constants, which the published head has whether or not it predicts distributions
 _RAMPS: Mapping[str, Shape] = {"detect.proj": (_BINS,), "detect.proj_conv.weight": (1, _BINS, 1, 1)}
 _STEM = re.compile(r"backbone\.stem\.(rbr_dense\.conv|rbr_reparam|block\.conv)\.weight")
@@ -32,6 +33,15 @@ _NOT_COMPARED = re.compile(r"num_batches_tracked$|^detect\.((cls|reg)_preds|proj
 def is_like(keys: Iterable[str]) -> bool:
     """Stages of the backbone, modules of the neck."""
     return any(key.startswith(("backbone.ERBlock_", "neck.low_IFM.", "neck.Inject_")) for key in keys)
+
+
+def covers(spec: DetectorSpec) -> bool:
+    """The named variants, whatever their options."""
+    return spec.name in NAMES and same_kinds(spec, VARIANTS[spec.name].spec)
+
+
+def describe(what: str, shapes: Mapping[str, Shape]) -> None:
+    """Only comparing tells the variants apart."""
 
 
 def recognise_form(keys: Iterable[str]) -> Form:

@@ -18,17 +18,27 @@ from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Form
 from cloverleaf.models.yolov7 import VARIANTS
 from cloverleaf.necks.elan_pan import ElanPanSpec
-from cloverleaf.weights.importers.family import Reading, check_num_classes
+from cloverleaf.weights.importers.family import Reading, check_num_classes, same_kinds
 from cloverleaf.weights.importers.names import NameTable, Rows
 from cloverleaf.weights.strict import Shape
 
 NAMES = tuple(VARIANTS)
+ORIGIN = "these weights come from a project under the GPL-3.0 licence or were made with its code"
 _NOT_COMPARED = re.compile(r"num_batches_tracked$|\.(ia|im|m2)\.\d+\.|^head\.m\.\d+\.")  # optional, or of the classes
 
 
 def is_like(keys: Iterable[str]) -> bool:
     """Rows of a layer table."""
     return any(re.match(r"model\.\d+\.", key) for key in keys)
+
+
+def covers(spec: DetectorSpec) -> bool:
+    """The named variants, whatever their options."""
+    return spec.name in NAMES and same_kinds(spec, VARIANTS[spec.name].spec)
+
+
+def describe(what: str, shapes: Mapping[str, Shape]) -> None:
+    """Only comparing tells the variants apart."""
 
 
 def recognise_form(keys: Iterable[str]) -> Form:

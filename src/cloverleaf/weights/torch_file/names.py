@@ -50,6 +50,8 @@ _CLASSES: Mapping[str, set[str]] = {
     "torch.cuda": {*STORAGES}, "torch.torch_version": {"TorchVersion"}, "torch._tensor": {"Tensor"},
     "numpy": {"dtype", "ndarray", "float64", "float32", "float16", "int64", "int32", "bool_"},
 }  # fmt: skip
+# Functions that published files hold by mistake (RevCol: the key ``input``); as names only, calling them is refused.
+_UNCALLED = {("builtins", "input"), ("__builtin__", "raw_input"), ("__builtin__", "input")}
 _INERT_FAMILIES = ("torch.nn.", "torch.optim.")
 
 
@@ -58,7 +60,12 @@ def resolve(module: object, name: object) -> Global:
     if not isinstance(module, str) or not isinstance(name, str):
         raise Unreadable("a name in it is not text", HOSTILE)
     found = Global(module, name)
-    listed = name in _CLASSES.get(module, ()) or (module, name) in CALLS or module.startswith(_INERT_FAMILIES)
+    listed = (
+        name in _CLASSES.get(module, ())
+        or (module, name) in CALLS
+        or (module, name) in _UNCALLED
+        or module.startswith(_INERT_FAMILIES)
+    )
     if not listed and module.partition(".")[0] in _GUARDED:
         raise Unreadable(
             f"it names {shown(found.path)}, but checkpoints need only tensors, containers and classes of models; "
@@ -82,7 +89,7 @@ def call(function: object, args: object) -> object:
 
 def instance(cls: object, args: object) -> Record:
     """An inert object of a class."""
-    if not isinstance(cls, Global) or (cls.module, cls.name) in CALLS:
+    if not isinstance(cls, Global) or (cls.module, cls.name) in CALLS.keys() | _UNCALLED:
         name = cls.path if isinstance(cls, Global) else type(cls).__name__
         raise Unreadable(f"it makes an instance of {shown(name)}, which is no class of a model", HOSTILE)
     if not isinstance(args, tuple):
