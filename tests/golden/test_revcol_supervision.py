@@ -13,7 +13,7 @@ from torch import Tensor
 from cloverleaf.backbones.revcol.variants import PUBLISHED
 from cloverleaf.heads.supervision import ColumnSupervisionSpec
 from cloverleaf.losses.config import LossConfig
-from cloverleaf.models.catalog import build_detector, find_spec
+from cloverleaf.models.catalog import build_detector, empty_detector, find_spec
 from cloverleaf.models.criterion import build_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.structures import SupervisedOutput, Targets
@@ -21,11 +21,18 @@ from golden.compare import assert_matches
 from golden.fill import image
 from golden.revcol_cases import SMALL, fill_module, published_names
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CASES = {
     "small_config_inter_64x64": (replace(PUBLISHED["revcol-tiny"], drop_path=0.0, **SMALL), 10, 2),
     "small_config_inter_1001_64x64": (replace(PUBLISHED["revcol-tiny"], drop_path=0.0, **SMALL), 1001, 2),
     "revcol_tiny_inter_64x64": (replace(PUBLISHED["revcol-tiny"], drop_path=0.0), 1000, 1),
+}
+PARAMETERS = {  # with 1000 and with 21841 classes
+    "tiny": (33_063_984, 79_494_852),
+    "small": (63_176_240, 109_607_108),
+    "base": (141_694_960, 193_772_980),
+    "large": (280_372_272, 371_077_188),
+    "xlarge": (851_958_576, 1_005_203_844),
+    "huge": (2_199_107_704, 2_433_000_700),
 }
 _DECODER, _STAGE = r"supervision\.decoders\.(\d)", r"supervision\.decoders\.(\d)\.stages\.(\d)"
 _BLOCK = {"layer_scale": "gamma", "depthwise": "dwconv", "norm": "norm", "expand": "pwconv1", "project": "pwconv2"}
@@ -56,13 +63,11 @@ def supervised(case: str, memory: str, dtype: torch.dtype) -> tuple[Detector, Te
     """The filled model in training, which normalises its input as published, and the input."""
     backbone, classes, batch = CASES[case]
     spec = replace(
-        find_spec("revcol-tiny+none+classify"), backbone=replace(backbone, memory=memory), num_classes=classes,
-        supervision=ColumnSupervisionSpec(),
+        find_spec("revcol-tiny+none+classify"), num_classes=classes,
+        backbone=replace(backbone, memory=memory, normalize=True), supervision=ColumnSupervisionSpec(),
     )  # fmt: skip
     model = build_detector(spec)
     fill_module(model, names_of(model))
-    mean, std = (torch.tensor(values).to(dtype)[:, None, None] for values in (MEAN, STD))
-    model.backbone.stem.register_forward_pre_hook(lambda _, given: ((given[0] - mean) / std,))
     return model.to(dtype).train(), torch.from_numpy(image(64, 64, batch)).to(dtype)
 
 
@@ -117,3 +122,13 @@ def test_gradients(golden, case, memory, dtype):
     for name, gradient in found.items():
         error = np.abs(gradient.numpy().ravel()[index[name]] - value[name]).max()
         assert error <= (1e-6 if exact else 1e-4) * largest[name], name
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_published_numbers_of_parameters(size):
+    """The published ones count scales of the first column, which have no effect and do not exist in ours."""
+    for classes, published in zip((1000, 21841), PARAMETERS[size], strict=True):
+        spec = find_spec(f"revcol-{size}+none+classify")
+        spec = replace(spec, num_classes=classes, supervision=ColumnSupervisionSpec())
+        own = sum(parameter.numel() for parameter in empty_detector(spec).parameters())
+        assert own + sum(spec.backbone.channels) == published
