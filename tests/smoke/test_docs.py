@@ -117,13 +117,16 @@ def documented_attributes() -> set[str]:
     from cloverleaf.models.detector import Detector
     from cloverleaf.models.metadata import WeightsMetadata
     from cloverleaf.predict.evaluate import EvaluationResult, Speed
-    from cloverleaf.structures import Instances, LabelMap, Mask
+    from cloverleaf.structures import Classification, Instances, LabelMap, Mask
     from cloverleaf.training.finish import TrainResult
     from cloverleaf.weights.published import ImportedCheckpoint
 
     names = {"rand", "shape", "metadata"}
-    for cls in (cloverleaf.Detections, Detector, WeightsMetadata, EvaluationResult, ImportedCheckpoint, Speed,
-                TrainResult, ExportResult, Parity, Instances, LabelMap, Mask, RegionHead, PointRendHead, UperNetHead):  # fmt: skip
+    for cls in (
+        Classification, cloverleaf.Detections, cloverleaf.Predictor, Detector, WeightsMetadata, EvaluationResult,
+        ImportedCheckpoint, Speed, TrainResult, ExportResult, Parity, Instances, LabelMap, Mask, RegionHead,
+        PointRendHead, UperNetHead,
+    ):  # fmt: skip
         names |= {name for name in (*vars(cls), *getattr(cls, "__annotations__", ())) if not name.startswith("_")}
     return names
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from timm.loss import SoftTargetCrossEntropy
 
-import cloverleaf
 from class_folders import COLOURS, write_class_folders
 from cloverleaf.errors import ConfigError, DataError
 from cloverleaf.evaluation.classification import ClassEvaluator
@@ -91,7 +90,7 @@ def test_options_of_other_losses_are_refused() -> None:
         build_criterion(tiny(), LossConfig(box=0.1), image_size=32)
 
 
-@pytest.mark.parametrize("name", ["revcol-tiny", "revcol-small", "revcol-base"])
+@pytest.mark.parametrize("name", ["imagenet", "revcol-tiny", "revcol-small", "revcol-base"])
 def test_published_schedule(name: str) -> None:
     """t < W: warm + (base - warm) t / W; then min + (base - min) (1 + cos(pi (t - W) / (E - W))) / 2; all rates are for
     1024 images."""
@@ -108,13 +107,14 @@ def test_published_schedule(name: str) -> None:
         plan = schedule.at(iteration)
         assert plan.lr == pytest.approx((rate * batch / 1024,) * 3, rel=1e-9)
         assert plan.momentum == 0.9 and plan.step and plan.accumulate == 1
+    assert config.model.supervision == ({} if name == "imagenet" else {"type": "columns"})
     assert schedule.weight_decay == 0.05 and config.optimizer.clip_norm == (5 if name == "revcol-base" else 0)
 
 
 def test_the_recipe_follows_from_model_and_size() -> None:
     assert choose_recipe("timm/resnet18+none+classify", 500)[0] == "classify"
     assert choose_recipe("revcol-base", 1_281_167)[0] == "revcol-base"
-    assert choose_recipe("elan-tiny+none+classify", 1_281_167)[0] == "revcol-tiny"
+    assert choose_recipe("elan-tiny+none+classify", 1_281_167)[0] == "imagenet"
 
 
 @pytest.mark.parametrize("backbone", ["elan-tiny", "timm/resnet10t", "csp-tiny"])
@@ -157,15 +157,3 @@ def test_weights_may_know_more_classes_in_another_order(tmp_path: Path) -> None:
         assert plain.classify([folder / row["file_name"]])[0].name == row["called"][0]["name"]
     with pytest.raises(DataError, match="do not know every class"):
         evaluate(tiny(("red", "blue")), folder, workers=0)
-
-
-def test_exported_classifiers_give_the_same(tmp_path: Path) -> None:
-    model, path = tiny(), tmp_path / "c.onnx"
-    result = cloverleaf.export(model, path)
-    assert result.parity.scores < 1e-5 and result.metadata.task == "classify"
-    images = [np.random.default_rng(k).integers(0, 255, (40, 50, 3), dtype=np.uint8) for k in range(3)]
-    for one, two in zip(Predictor(path).classify(images), Predictor(model).classify(images), strict=True):
-        np.testing.assert_allclose(one.probs, two.probs, atol=1e-5)
-        assert one.class_names == two.class_names
-    with pytest.raises(ConfigError, match="no boxes to suppress"):
-        cloverleaf.export(model, path, nms=True)

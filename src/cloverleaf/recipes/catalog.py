@@ -20,7 +20,7 @@ from cloverleaf.recipes.gold_yolo import (
     gold_yolo_s,
     gold_yolo_s_distill,
 )
-from cloverleaf.recipes.revcol import classify, revcol_base, revcol_small, revcol_tiny
+from cloverleaf.recipes.revcol import classify, imagenet, revcol_base, revcol_small, revcol_tiny
 from cloverleaf.recipes.segmentation import (
     cascade_mask_rcnn,
     cascade_mask_rcnn_3x,
@@ -48,6 +48,7 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "gold-yolo-n-distill": gold_yolo_n_distill,
     "gold-yolo-s": gold_yolo_s,
     "gold-yolo-s-distill": gold_yolo_s_distill,
+    "imagenet": imagenet,
     "mask-rcnn": mask_rcnn,
     "mask-rcnn-1x": mask_rcnn_1x,
     "point-rend": point_rend,
@@ -131,6 +132,8 @@ def _classify_recipe(model: str, num_images: int) -> tuple[str, str]:
             f"{num_images} training images: the published recipe, 300 epochs of mixed images, is made "
             "for the 1.28 million of ImageNet"
         )
+    if find_spec(model).backbone.type != "revcol":
+        return "imagenet", f"{num_images} training images are enough for a recipe that was published for ImageNet"
     size = next((name for name in ("revcol-base", "revcol-small") if name in model), "revcol-tiny")
     return size, f"{num_images} training images are enough for the published recipe of RevCol"
 

@@ -1,5 +1,5 @@
 """Recipes for classifiers: the published ones of RevCol on ImageNet (arXiv 2212.11696 and its released configurations),
-and one for small sets."""
+the same for any backbone, and one for small sets."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from cloverleaf.data.config import DataConfig
 from cloverleaf.training.config import EmaConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 
-def revcol_tiny() -> TrainConfig:
+def imagenet() -> TrainConfig:
     """300 epochs of AdamW on ImageNet-1K at 224 pixels, 1024 images a step, with mixup, cutmix and RandAugment.
 
     Rates are for 1024 images and scale with the batch. The published colour jitter of 0.4 has no effect beside
     RandAugment, and our average of the weights has a ramp (docs/fidelity.md, entries 137 and 138).
     """
     return TrainConfig(
-        recipe="revcol-tiny",
+        recipe="imagenet",
         task="classify",
         epochs=300,
         auto_anchor=False,
-        model=ModelConfig(name="revcol-tiny"),
+        model=ModelConfig(name="timm/resnet50+none+classify"),
         data=DataConfig(image_size=224, batch_size=1024),
         classify=ClassifyConfig(),
         optimizer=OptimizerConfig(name="adamw", lr=1e-3, lr_images=1024, momentum=0.9, weight_decay=0.05),
@@ -33,17 +33,23 @@ def revcol_tiny() -> TrainConfig:
     )  # fmt: skip
 
 
+def revcol_tiny() -> TrainConfig:
+    """As for any backbone, with heads and reconstructions on earlier columns; drop path 0.1 is the backbone's."""
+    model = ModelConfig(name="revcol-tiny", supervision={"type": "columns"})
+    return replace(imagenet(), recipe="revcol-tiny", model=model)
+
+
 def revcol_small() -> TrainConfig:
-    """As for tiny; drop path 0.3 belongs to the backbone."""
+    """As for tiny; drop path 0.3 is the backbone's."""
     base = revcol_tiny()
-    return replace(base, recipe="revcol-small", model=ModelConfig(name="revcol-small"))
+    return replace(base, recipe="revcol-small", model=replace(base.model, name="revcol-small"))
 
 
 def revcol_base() -> TrainConfig:
     """As for tiny, with gradients clipped at a norm of 5 and a lower last rate; drop path 0.4 is the backbone's."""
     base = revcol_tiny()
     return replace(
-        base, recipe="revcol-base", model=ModelConfig(name="revcol-base"),
+        base, recipe="revcol-base", model=replace(base.model, name="revcol-base"),
         optimizer=replace(base.optimizer, clip_norm=5.0), schedule=replace(base.schedule, final_factor=1e-5),
     )  # fmt: skip
 
@@ -53,7 +59,7 @@ def classify() -> TrainConfig:
 
     Mixing and erasing teach little where a small model sees its few images for tens of epochs.
     """
-    base = revcol_tiny()
+    base = imagenet()
     return replace(
         base, recipe="classify", epochs=50,
         model=ModelConfig(name="revcol-pico"),

@@ -54,8 +54,8 @@ def draw_class_batch(
     pixels = images[:most].mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     floor = float(class_probs.min()) + _LEAST_SHARE  # what label smoothing gives to every class
     tiles = []
-    for image, shares in zip(pixels, class_probs[:most].cpu().tolist(), strict=True):
-        order = sorted(range(len(shares)), key=lambda k, shares=shares: -shares[k])[:2]
+    for image, shares in zip(pixels, class_probs[:most].cpu().numpy(), strict=True):
+        order = np.argsort(-shares, kind="stable")[:2].tolist()
         lines = [f"{shares[k]:.2f} {_name(names[k])}" for k in order if shares[k] > floor or k == order[0]]
         tiles.append(_tile(image, [*lines, ""][:2], tile))
     save_picture(path, grid(tiles, math.ceil(math.sqrt(len(tiles)))))
@@ -128,4 +128,4 @@ def _tile(image: Pixels, lines: Sequence[str], side: int, *, frame: tuple[int, i
         place = (2, side + _LINE * (k + 1) - 4)
         cv2.putText(canvas, text, place, FONT, 0.42, frame or rgb(INK), 1, cv2.LINE_AA)
     colour = frame or rgb(PAPER)
-    return cv2.copyMakeBorder(canvas, _FRAME, _FRAME, _FRAME, _FRAME, cv2.BORDER_CONSTANT, value=colour)  # type: ignore[no-any-return]
+    return cv2.copyMakeBorder(canvas, _FRAME, _FRAME, _FRAME, _FRAME, cv2.BORDER_CONSTANT, value=colour)

@@ -106,8 +106,11 @@ def _ap_axis(
     *,
     first: int = 0,
 ) -> None:
+    columns = {key: _column(results, key) for key in lines}
+    known = {key for key, values in columns.items() if np.isfinite(values).any()}
     for k, (key, label) in enumerate(lines.items()):
-        _line(axis, epochs, _column(results, key), colour=colour_of(first + k), label=label)
+        if key in known or not known:  # what is never defined, as top-5 of three classes, has no line
+            _line(axis, epochs, columns[key], colour=colour_of(first + k), label=label)
     axis.set_title(title)
     _from_zero(axis, least=0.1)
     axis.legend(loc="best")

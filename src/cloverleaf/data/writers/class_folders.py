@@ -74,8 +74,10 @@ class ClassFolderWriter:
     def finish(self) -> None:
         """Say which classes have no folder in a split, which no classifier could be trained on."""
         for split, used in self._used.items():
-            for label in set(range(len(self._header.names))) - used:
-                self._tally.lost[f"class {self._header.names[label]!r}, of which split {split!r} has no object"] += 1
+            missing = [name for label, name in enumerate(self._header.names) if label not in used]
+            if missing:
+                named = f"classes of which split {split!r} has no object ({', '.join(missing)})"
+                self._tally.lost[named] = len(missing)
 
 
 def folder_name(name: str) -> str:
