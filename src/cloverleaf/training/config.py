@@ -20,6 +20,8 @@ _NonNegative = Annotated[float, Field(ge=0)]
 
 def _typed(values: Any) -> Any:
     """A name alone stands for a part with its usual options; nothing for none."""
+    if not (values is None or isinstance(values, str | dict)):
+        raise ValueError("a part is given by its name, its options by their keys")
     return {"type": values or "none"} if values is None or isinstance(values, str) else values
 
 
