@@ -49,14 +49,13 @@ def inspect(
 
     from cloverleaf.inspection import InspectOptions
     from cloverleaf.inspection import inspect as look
-    from cloverleaf.predict.results import new_folder
 
     kinds = None if only is None else tuple(kind.strip() for kind in only.split(",") if kind.strip())
     options = InspectOptions(
         only=kinds, image_size=image_size, max_images=max_images, fit_decoder=fit_decoder, compare=compare,
         device=device, seed=seed,
     )  # fmt: skip
-    result = look(model, images, output or new_folder(Path("runs/inspect")), options, typer.echo)
+    result = look(model, images, output, options, typer.echo)
     console = Console()
     for finding in result.findings.values():
         for numbers in finding.tables:

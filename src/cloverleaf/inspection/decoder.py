@@ -10,12 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from cloverleaf.errors import ConfigError, DataError
 from cloverleaf.heads.supervision import ColumnSupervision
 from cloverleaf.inspection.finding import Finding, Table
 from cloverleaf.inspection.fitted import Examples, fit
 from cloverleaf.inspection.pictures import Tile, draw_rows, psnr
-from cloverleaf.inspection.subject import InspectOptions, Subject, open_model
+from cloverleaf.inspection.subject import InspectOptions, Subject
 from cloverleaf.structures import FeatureSpec
 
 TRAINED, FITTED = "decoders_trained.png", "decoders_fitted.png"
@@ -44,25 +43,38 @@ class Decoded:
     psnr_db: float
 
 
-def refusal(subject: Subject) -> str | None:
+def refusal(subject: Subject, options: InspectOptions) -> str | None:
     """It applies to every backbone whose coarsest stride is a power of two."""
-    stride = _coarsest(subject)[1]
-    return None if stride in _STRIDES else f"{subject.name} has a coarsest map of stride {stride}, no power of two"
+    for one in (subject, subject.compared):
+        if one is not None and (stride := _coarsest(one)[1]) not in _STRIDES:
+            return f"{one.name} has a coarsest map of stride {stride}, which is no power of two"
+    if len(subject.images) < 2 and _fits(subject, options):
+        return "one image is too few to fit decoders: some are learned from, others judged; give more images"
+    return None
 
 
 def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[str], None]) -> Finding:
     """Draw the decoders that the model was trained with; fit others where it has none, or where they are asked for."""
-    finding = Finding((), {})
-    supervision = subject.model.supervision
-    if isinstance(supervision, ColumnSupervision) and len(supervision.decoders):
-        finding = _trained(subject, supervision, folder)
-        if options.fit_decoder is None and options.compare is None:
-            return finding
-    fitted = _fitted(subject, options, folder, say)
+    found = [_trained(subject, trained, folder)] if (trained := _own(subject)) else []
+    if _fits(subject, options):
+        found.append(_fitted(subject, options, folder, say))
     return Finding(
-        (*finding.notes, *fitted.notes), {**finding.facts, **fitted.facts},
-        (*finding.tables, *fitted.tables), (*finding.pictures, *fitted.pictures),
-    )  # fmt: skip
+        tuple(note for one in found for note in one.notes),
+        {name: facts for one in found for name, facts in one.facts.items()},
+        tuple(table for one in found for table in one.tables),
+        tuple(picture for one in found for picture in one.pictures),
+    )
+
+
+def _own(subject: Subject) -> ColumnSupervision | None:
+    """What supervises the model, where it has decoders."""
+    supervision = subject.model.supervision
+    return supervision if isinstance(supervision, ColumnSupervision) and len(supervision.decoders) else None
+
+
+def _fits(subject: Subject, options: InspectOptions) -> bool:
+    """Whether decoders are to be fitted."""
+    return _own(subject) is None or options.fit_decoder is not None or subject.compared is not None
 
 
 @torch.no_grad()
@@ -82,13 +94,7 @@ def _trained(subject: Subject, supervision: ColumnSupervision, folder: Path) -> 
 
 
 def _fitted(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[str], None]) -> Finding:
-    if len(subject.images) < 2:
-        raise DataError(
-            "one image is too few to fit a decoder", "some are learned from, others judged", "give more images"
-        )
-    subjects = [(subject, "")]
-    if options.compare is not None:
-        subjects.append(_other(subject, options))
+    subjects = [(subject, ""), *([(subject.compared, subject.compared.name)] if subject.compared else [])]
     steps = options.fit_decoder or _STEPS
     judged = torch.arange(len(subject.images)) % _EVERY == (_EVERY - 1 if len(subject.images) >= _EVERY else 1)
     decoded = []
@@ -114,17 +120,6 @@ def _fitted(subject: Subject, options: InspectOptions, folder: Path, say: Callab
                     "one_colour_psnr_db": baseline.psnr_db, "maps": _facts(decoded)}},
         (_table(title, [*decoded, baseline]),), (folder / FITTED,),
     )  # fmt: skip
-
-
-def _other(subject: Subject, options: InspectOptions) -> tuple[Subject, str]:
-    name, model = open_model(cast(str, options.compare), options.seed)
-    other = Subject(name, model.to(subject.device), subject.images, subject.sources, subject.device)
-    reason = refusal(other)
-    if reason is None and options.image_size % model.max_stride:
-        reason = f"image size {options.image_size} is no multiple of its coarsest stride {model.max_stride}"
-    if reason is not None:
-        raise ConfigError(f"--compare {options.compare} is not possible", reason, "choose another model")
-    return other, name
 
 
 def _coarsest(subject: Subject) -> tuple[int, int]:

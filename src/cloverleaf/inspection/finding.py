@@ -47,9 +47,9 @@ class Inspection:
     """One kind of inspection: a module of this package with these two functions, listed in `run.INSPECTIONS`.
 
     Attributes:
-        refusal: why it does not apply to a model and which models it is for, or None where it applies.
+        refusal: why it does not apply to a model or these images, and what it is for; None where it applies.
         run: does it; pictures go to the folder, sentences about the progress to the callable.
     """
 
-    refusal: Callable[[Subject], str | None]
+    refusal: Callable[[Subject, InspectOptions], str | None]
     run: Callable[[Subject, InspectOptions, Path, Callable[[str], None]], Finding]

@@ -44,7 +44,7 @@ class ColumnErrors:
     largest: Errors
 
 
-def refusal(subject: Subject) -> str | None:
+def refusal(subject: Subject, options: InspectOptions) -> str | None:
     """It is for reversible columns."""
     if isinstance(subject.model.backbone, RevCol):
         return None
@@ -126,7 +126,7 @@ def _as_pixels(backbone: RevCol, prepared: Tensor) -> Tensor:
 
 def _draw(subject: Subject, images: Tensor, found: Tensor, inverse: StemInverse, path: Path, *, settled: bool) -> None:
     source = "last column alone" if settled else "stem (columns did not settle)"
-    what = f"all of {inverse.of}" if inverse.exact else f"{inverse.kept} of {inverse.of}"
+    what = f"all {inverse.of}" if inverse.exact else f"{inverse.kept} of {inverse.of}"
     rows = []
     for image, other in zip(images, found, strict=True):
         difference = (_GAIN * (other - image).abs()).clamp(0, 1)

@@ -92,6 +92,7 @@ def plot_similarities(
                 )
         _name_groups(axis, groups)
         axis.set_title(title)
+        axis.set_xlabel("strides of the maps", labelpad=26)
         bar = drawing.colorbar(image, ax=axis, shrink=0.6)
         bar.set_label("similarity (linear CKA)")
 

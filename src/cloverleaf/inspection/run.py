@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cloverleaf import atomic
@@ -14,7 +14,7 @@ from cloverleaf.inspection.finding import Finding, Inspection
 from cloverleaf.inspection.subject import InspectOptions, Subject, open_model, read_squares
 from cloverleaf.models.detector import Detector
 from cloverleaf.predict.device import resolve_device
-from cloverleaf.predict.results import make_folder
+from cloverleaf.predict.results import make_folder, new_folder
 
 FILE = "inspect.json"
 INSPECTIONS: Mapping[str, Inspection] = {
@@ -42,7 +42,7 @@ class InspectResult:
 def inspect(
     model: str | os.PathLike[str] | Detector,
     images: Sequence[str | os.PathLike[str]],
-    output: Path,
+    output: Path | None = None,
     options: InspectOptions | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> InspectResult:
@@ -51,7 +51,7 @@ def inspect(
     Args:
         model: a weights file, a name (freshly initialised then) or a detector.
         images: files, folders or globs.
-        output: folder for pictures and ``inspect.json``; made if missing.
+        output: folder for pictures and ``inspect.json``, made if missing; None for a new one in ``runs``.
         options: see there.
         say: told about the progress.
 
@@ -63,28 +63,41 @@ def inspect(
     options = options or InspectOptions()
     _check(options)
     device = resolve_device(options.device)
-    name, detector = open_model(model, options.seed)
-    stride = detector.max_stride
-    if options.image_size < stride or options.image_size % stride:
-        raise ConfigError(
-            f"image size {options.image_size} does not fit {name}", f"its coarsest map has stride {stride}",
-            f"use a multiple of {stride}, such as {max(options.image_size // stride, 1) * stride}",
-        )  # fmt: skip
+    opened = [open_model(one, options.seed) for one in (model, options.compare) if one is not None]
+    for name, detector in opened:
+        _check_size(name, detector, options.image_size)
     pictures, sources = read_squares(images, options.image_size, options.max_images, say)
-    subject = Subject(name, detector.to(device), pictures, sources, device)
-    left_out = {kind: reason for kind, one in INSPECTIONS.items() if (reason := one.refusal(subject))}
-    for kind in options.only or ():
-        if kind in left_out:
-            raise ConfigError(f"{kind} is not possible here", left_out[kind], "choose such a model, or another kind")
-    folder = make_folder(output)
+    subjects = [Subject(name, detector.to(device), pictures, sources, device) for name, detector in opened]
+    subject = replace(subjects[0], compared=subjects[1]) if len(subjects) > 1 else subjects[0]
+    left_out = _left_out(subject, options)
+    folder = make_folder(output) if output is not None else new_folder(Path("runs/inspect"))
     findings: dict[str, Finding] = {}
     for kind in options.only or INSPECTIONS:
         if kind not in left_out:
             say(f"{kind} ...")
             findings[kind] = INSPECTIONS[kind].run(subject, options, folder, say)
-    shown = {kind: why for kind, why in left_out.items() if options.only is None}
-    _write(folder / FILE, subject, options, findings, shown)
-    return InspectResult(folder, findings, shown)
+    _write(folder / FILE, subject, options, findings, left_out)
+    return InspectResult(folder, findings, left_out)
+
+
+def _left_out(subject: Subject, options: InspectOptions) -> dict[str, str]:
+    """Kinds that do not apply and why; refuses those that were asked for by name, and options that are for them."""
+    wanted = options.only or tuple(INSPECTIONS)
+    left_out = {kind: reason for kind in wanted if (reason := INSPECTIONS[kind].refusal(subject, options))}
+    asked = {*(options.only or ()), *(["decoder"] if options.fit_decoder or options.compare else [])}
+    for kind, reason in left_out.items():
+        if kind in asked or len(left_out) == len(wanted):
+            raise ConfigError(f"{kind} is not possible here", reason, "choose what fits, or leave it out")
+    return left_out
+
+
+def _check_size(name: str, detector: Detector, side: int) -> None:
+    stride = detector.max_stride
+    if side < stride or side % stride:
+        raise ConfigError(
+            f"image size {side} does not fit {name}", f"its coarsest map has stride {stride}",
+            f"use a multiple of {stride}, such as {max(side // stride, 1) * stride}",
+        )  # fmt: skip
 
 
 def _check(options: InspectOptions) -> None:

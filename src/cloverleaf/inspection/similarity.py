@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor
 
-from cloverleaf.errors import DataError
 from cloverleaf.inspection.finding import Finding, Table
 from cloverleaf.inspection.pictures import plot_similarities
 from cloverleaf.inspection.subject import InspectOptions, Subject
@@ -22,9 +21,12 @@ _PIXELS_ALONG = 4  # values along the side of a cell to which pixels are average
 _BATCH = 256  # examples whose similarities are estimated at once
 
 
-def refusal(subject: Subject) -> str | None:
-    """It applies to every backbone."""
-    return None
+def refusal(subject: Subject, options: InspectOptions) -> str | None:
+    """It applies to every backbone, but needs enough cells."""
+    cells = len(subject.images) * (options.image_size // _strides(subject)[-1]) ** 2
+    if cells >= LEAST_EXAMPLES:
+        return None
+    return f"the images have {cells} cells of the coarsest map and similarities need {LEAST_EXAMPLES}; give more images"
 
 
 def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[str], None]) -> Finding:
@@ -33,14 +35,9 @@ def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[
     The examples are the cells of the coarsest map in all images; finer maps are averaged over each cell, and the pixels
     to 4 x 4 colours in it.
     """
-    strides = cast(FeatureSpec, cast(Any, subject.model.backbone).features).strides
+    strides = _strides(subject)
     cells = options.image_size // strides[-1]
     batches = _batches(len(subject.images), cells**2)
-    if not batches:
-        raise DataError(
-            f"{len(subject.images)} images of {cells**2} cells are too few",
-            f"similarities need {LEAST_EXAMPLES} cells", "give more images or a larger --image-size",
-        )  # fmt: skip
     total = sum(unbiased_hsic(_examples(subject, subject.images[start:end])) for start, end in batches)
     matrix = normalised(cast(Tensor, total) / len(batches))
     groups = ["pixels", *(subject.label(column) for column in range(subject.columns))]
@@ -60,6 +57,10 @@ def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[
         tables=(Table("similarity to the pixels (CKA)", ("", *(f"stride {s}" for s in strides)), rows),),
         pictures=(folder / NAME,),
     )
+
+
+def _strides(subject: Subject) -> tuple[int, ...]:
+    return cast(FeatureSpec, cast(Any, subject.model.backbone).features).strides
 
 
 def _batches(images: int, cells: int) -> list[tuple[int, int]]:

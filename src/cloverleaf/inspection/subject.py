@@ -58,6 +58,7 @@ class Subject:
         images: ``(n, 3, S, S)`` float32 RGB in [0, 1], on the CPU.
         sources: the files they come from.
         device: where it runs.
+        compared: another model with the same images, or None.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Subject:
     images: Tensor
     sources: tuple[str, ...]
     device: torch.device
+    compared: Subject | None = None
 
     @property
     def columns(self) -> int:
