@@ -32,7 +32,8 @@ class PublishedCheckpoint:
         kind: how it was written: by torch as a zip archive or in the older (legacy) way, or as safetensors.
         class_names: one for each class, empty where the file has none.
         num_classes: what the model says of itself, None where it does not.
-        epoch: of an interrupted training run; None or -1 for a finished one (it has no optimiser any more).
+        epoch: of an interrupted training run; None or -1 for a finished one (it has no optimiser any more), and where
+            the file does not tell one from the other.
         strides: of the model's levels in pixels, empty where the file has none.
         modules: class names of the modules in it (``torch.nn.modules.activation.SiLU``), empty for a mere state dict.
     """
@@ -154,9 +155,12 @@ def _chosen(content: Content, kind: FileKind) -> PublishedCheckpoint:
 
 
 def _epoch(whole: Mapping[object, object]) -> int | None:
-    """None also where a finished run has kept the number of its last epoch: it has given its optimiser away."""
+    """None also where a finished run has kept the number of its last epoch: it has given its optimiser away.
+
+    RevCol's runs (``max_accuracy``) never do, so that nothing is known of them.
+    """
     epoch = whole.get("epoch")
-    if not isinstance(epoch, int) or isinstance(epoch, bool):
+    if not isinstance(epoch, int) or isinstance(epoch, bool) or "max_accuracy" in whole:
         return None
     return None if epoch >= 0 and "optimizer" in whole and whole["optimizer"] is None else epoch
 
