@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cloverleaf.heads.reconstruction import FullDecoder
+from cloverleaf.heads.reconstruction import DecoderStage, FullDecoder
 
 _WIDTHS = (64, 48, 32, 24, 16, 16)  # of the decoder's stages, from the coarsest on
 _BATCH, _RATE, _LAST = 16, 3e-3, 0.02
+_LAYER_SCALE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ def fit(examples: Examples, stride: int, steps: int, seed: int) -> FittedDecoder
         torch.manual_seed(seed)
         stages = stride.bit_length() - 3  # from the stride of the map down to 4
         decoder = FullDecoder((*_WIDTHS[:stages][::-1], examples.maps.shape[1]), 4)
+        _quicken(decoder, examples.images.mean((0, 2, 3)))
     decoder.to(examples.maps.device)
     fitted = FittedDecoder(decoder, mean, deviation.clamp(min=1e-6))
     optimizer = torch.optim.Adam(decoder.parameters(), lr=_RATE)
@@ -57,6 +59,16 @@ def fit(examples: Examples, stride: int, steps: int, seed: int) -> FittedDecoder
         optimizer.step()
         schedule.step()
     return fitted
+
+
+def _quicken(decoder: FullDecoder, colour: Tensor) -> None:
+    """Start from the mean colour and with weights that pass on as much as comes in: there are few steps to learn."""
+    for stage in decoder.stages:
+        assert isinstance(stage, DecoderStage)
+        torch.nn.init.kaiming_normal_(stage.project.weight, nonlinearity="linear")
+        torch.nn.init.constant_(stage.block.layer_scale, _LAYER_SCALE)
+    with torch.no_grad():
+        decoder.to_pixels.bias.copy_(colour.logit(1e-3).repeat_interleave(decoder.stride**2))  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, slots=True)
