@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cloverleaf.backbones.revcol.backbone import RevColSpec
 from cloverleaf.deploy import export as exporting
 from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.models.catalog import create_model, find_spec
@@ -19,15 +20,19 @@ from cloverleaf.weights.format import save
 from golden.fill import fill
 
 NARROW = {"width": 0.25}
+NARROW_REVCOL = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1), "columns": 2}
 
 
 def narrow_model(name: str = "yolov7-tiny", num_classes: int = 3) -> Detector:
-    dense = isinstance(find_spec(name).head, DenseHeadSpec)  # its width is that of the neck
-    model = create_model(name, num_classes=num_classes, backbone=NARROW, neck=NARROW, head={} if dense else NARROW)
+    spec = find_spec(name)
+    head = {} if isinstance(spec.head, DenseHeadSpec) else NARROW  # its width is that of the neck
+    backbone = NARROW_REVCOL if isinstance(spec.backbone, RevColSpec) else NARROW
+    model = create_model(name, num_classes=num_classes, backbone=backbone, neck=NARROW, head=head)
+    spread = 1.5 if spec.neck.type != "gelan-pan" else 1.0  # many layers in a row would make much of rounding
     with torch.no_grad():
         for key, value in model.state_dict().items():
             if value.is_floating_point() and "anchor" not in key:
-                value.copy_(torch.from_numpy(fill(key, value.shape, 1.5)))
+                value.copy_(torch.from_numpy(fill(key, value.shape, spread)))
     return model.eval()
 
 

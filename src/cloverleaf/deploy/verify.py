@@ -153,6 +153,7 @@ def _check_image(image: int, boxes: Tensor, scores: Tensor, kept: _Kept, suppres
     floor = float(kept.scores.min()) if full else suppression.confidence
     left = best > floor + TOLERANCE
     left[matched] = False
+    left &= (boxes[:, 2:] - boxes[:, :2]).amin(1) > TOLERANCE * side  # thinner ones may have no area in the file
     others, values = boxes[left], scores[left]
     if not len(others):
         return parity
