@@ -104,8 +104,15 @@ def test_bad_input(run: Path, shapes: Path, tmp_path: Path, arguments: list[str]
     [
         # The workers start before the epoch is known; the mean of epochs 2 to 4 spans the interruption.
         ["multi_scale=true", "data.workers=2", "swa.enabled=true", "swa.start=0.3", "swa.lr_factor=0.5"],
-        # Gradients still wait for their step when an epoch ends, and the level weights adapt inside the warm-up.
-        ["schedule.nominal_batch=20", "schedule.warmup_epochs=0.5", "loss.autobalance=true", "optimizer.clip_norm=5"],
+        # Gradients still wait for their step when an epoch ends, and the level weights adapt inside the warm-up; there
+        # is a group of parameters for each layer.
+        [
+            "schedule.nominal_batch=20",
+            "schedule.warmup_epochs=0.5",
+            "loss.autobalance=true",
+            "optimizer.clip_norm=5",
+            "optimizer.layer_decay=0.9",
+        ],
     ],
     ids=["multi_scale", "accumulating"],
 )
