@@ -268,7 +268,7 @@ def test_damaged_metadata_is_named(old: str, new: str, says: str) -> None:
         from_json("f", text.replace(old, new))
 
 
-@pytest.mark.parametrize("head", ["mask-rcnn", "point-rend"])
+@pytest.mark.parametrize("head", ["mask-rcnn", "cascade-mask-rcnn", "point-rend", "uper-net"])
 def test_only_detectors_are_exported(head: str, tmp_path: Path) -> None:
     model = create_model(f"csp-tiny+fpn+{head}", backbone={"width": 0.125}, neck={"width": 16})
     with pytest.raises(ConfigError, match=r"it is a model for --task (instance|semantic)"):
