@@ -170,7 +170,8 @@ def test_tables_of_models_are_the_catalog() -> None:
         gflops = [f"{cost.flops / 1e9:.2f}" for cost in costs]
         short[name] = [name, str(size), f"{costs[1].params / 1e6:.2f} M", gflops[1]]
         long[name] = [name, str(size), *(f"{cost.params / 1e6:.3f}" for cost in costs), *gflops[1:]]
-    assert {row[0]: row for row in table(READMES[0], 4)[2:]} == short
+    chosen = [row for row in table(READMES[0], 4) if row[0] not in ("name", "---")]  # the README has some of them
+    assert len(chosen) > 20 and chosen == [short.get(row[0]) for row in chosen]
     rows = [row for row in table(ROOT / "docs" / "models.md", 8) if row[0] not in ("name", "---")]
     assert {row[0]: row[:7] for row in rows} == long and len(rows) == len(long)
 
