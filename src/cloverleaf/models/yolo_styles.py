@@ -12,7 +12,7 @@ from typing import Any
 
 from cloverleaf.backbones.csp_darknet import CspDarknetSpec
 from cloverleaf.backbones.gelan import GelanSpec
-from cloverleaf.backbones.revcol.variants import DETECTOR_SIZED
+from cloverleaf.backbones.revcol.variants import REAL_TIME
 from cloverleaf.heads.anchor_based import TINY_ANCHORS, AnchorHeadSpec, Anchors
 from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.models.reversible_branch import ReversibleBranchSpec
@@ -24,7 +24,7 @@ from cloverleaf.necks.gelan_pan import GelanPanSpec
 
 # (width, height) in pixels for strides 4 to 32; those of stride 4 are half of those of stride 8.
 P2_ANCHORS: Anchors = (tuple((w / 2, h / 2) for w, h in TINY_ANCHORS[0]), *TINY_ANCHORS)
-_PICO, _NANO = DETECTOR_SIZED["revcol-pico"], DETECTOR_SIZED["revcol-nano"]
+_PICO, _NANO = REAL_TIME["revcol-pico-rep"], REAL_TIME["revcol-nano-rep"]
 _BINS = 15  # largest distance: 16 bins, as published for both styles
 
 V5N = DetectorSpec(
