@@ -72,9 +72,7 @@ class Pictures:
 
 def test_one_image_is_enough() -> None:
     """A single pooled cell has no statistics: the running ones hold, and stay as they are."""
-    backbone = {"finest": 4, "width": 0.125}
-    name, head = "csp-tiny+none+uper-net", {"width": 16, "auxiliary_width": 8}
-    model: Any = create_model(name, num_classes=3, backbone=backbone, head=head).train()
+    model = narrow_model().train()
     check_training_size(model, 64, smallest_batch=1)
     cell, *others = [branch.norm for branch in model.head.pyramid.branches]
     with torch.no_grad():

@@ -44,7 +44,8 @@ def check_training_size(
     smallest = multi_scale_size(size, model.max_stride, 0) if multi_scale else size
     for detector in (model, *([teacher] if teacher is not None else [])):
         try:  # a neck may have maps coarser than any stride; without storage the trial costs a moment
-            empty_detector(detector.spec).to("meta").train()(torch.empty(1, 3, smallest, smallest, device="meta"))
+            with torch.no_grad():  # reversible layers ask for the state of autocast otherwise, which "meta" has not
+                empty_detector(detector.spec).to("meta").train()(torch.empty(1, 3, smallest, smallest, device="meta"))
         except ValueError as error:
             drawn = f" (multi_scale draws it for {size})" if smallest != size else ""
             raise ConfigError(
