@@ -69,9 +69,8 @@ def measure(columns: int, options: argparse.Namespace) -> dict[str, Any]:
     actions = {mode: (lambda m=model: step(m, images)) for mode, model in models.items()}
     times = in_turn(actions, repeats=options.repeats, clock=chosen_clock(options.processor_time))
     ratios = {f"{mode}_over_plain": median_ratio(times[mode], times["plain"]) for mode in MODES[1:]}
-    return {
-        "columns": columns, "anchors_every": models["anchored"].anchor_distance(), **memory, **median_ms(times), **ratios
-    }  # fmt: skip
+    facts = {"columns": columns, "anchors_every": models["anchored"].anchor_distance()}
+    return {**facts, **memory, **median_ms(times), **ratios}
 
 
 def main() -> None:
