@@ -242,7 +242,7 @@ def test_learns_shapes():
     images, targets = toy_shapes(4, 64)
     criterion = build_criterion(model, LossConfig(), image_size=64)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(45):
+    for _ in range(70):
         optimizer.zero_grad()
         criterion(model(images), targets, (64, 64)).total.backward()
         optimizer.step()
