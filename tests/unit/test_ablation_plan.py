@@ -95,6 +95,7 @@ def test_without_a_recipe_the_data_choose_one_for_all(coco: Path, tmp_path: Path
         ("model.neck.width", "model.neck.wide", ["study.yaml:10", "neck", "'wide'", "'width'"]),
         ("  plain:\n", "  plain:\n  last: {model.neck.width: no}\n", ["study.yaml:17", "variation last", "neck.width"]),
         ("  plain:\n", "  plain:\n  last: {model.name: yolov7-tyni}\n", ["study.yaml:17", "yolov7-tiny"]),
+        ("  plain:\n", "  plain:\n  last: {model.backbone: revcol-nan}\n", ["study.yaml:17", "last", "revcol-nano"]),
         ("  plain:\n", "  plain:\n  last: {recipe: smal}\n", ["study.yaml:17", "'small'"]),
         ("  plain:\n", "  plain:\n  last: {data.image_size: 100}\n", ["study.yaml:17", "last", "96"]),
         ("  plain:\n", "  plain:\n  last: {loss.auxiliary: independent}\n", ["study.yaml:17", "no auxiliary head"]),

@@ -162,6 +162,10 @@ def test_parts_by_name_in_configurations() -> None:
     )
     assert read("model.backbone.columns=2", base=named).model.backbone["type"] == "revcol-nano"
     assert read("model.backbone=timm/resnet10t", base=named).model.backbone == {"type": "timm/resnet10t"}
+    wide = read("model.backbone.width=2")
+    for order in (("type=revcol-pico", "memory=plain"), ("memory=plain", "type=revcol-pico")):
+        over = read(*(f"model.backbone.{value}" for value in order), base=wide)
+        assert over.model.backbone == {"type": "revcol-pico", "memory": "plain"}, "nothing of the other part is left"
     with pytest.raises(ConfigError, match="by its name"):
         read("model.backbone=5")
     config, _ = resolve({"model": {"name": "yolov8n-revcol", "neck": "fpn", "head": "mask-rcnn"}})

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cloverleaf.ablation.study import Lines
 from cloverleaf.ablation.values import Section, at
-from cloverleaf.errors import CloverleafError, ConfigError
+from cloverleaf.errors import CloverleafError
 from cloverleaf.models.catalog import empty_detector, find_spec
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.training.check import check_fit
@@ -48,8 +48,9 @@ class Place:
     def of(self, key: str) -> str:
         """Of one value; it may stand at the top of the file."""
         for section, values in self.sections:
-            if key in values:
-                return f"{self.lines.of_value(section, key)}: {self.title}"
+            for given in (key, key.removesuffix(".type")):  # a part may be given by its name alone
+                if given in values:
+                    return f"{self.lines.of_value(section, given)}: {self.title}"
         return f"{self.lines.of('model')}: {self.title}"
 
 
@@ -66,7 +67,7 @@ def detector_spec(config: TrainConfig, names: tuple[str, ...], place: Place) -> 
     options = {f"{part}.{key}": value for part in PARTS for key, value in getattr(config.model, part).items()}
     try:
         return spec.with_overrides(nest(options))
-    except ConfigError as error:
+    except CloverleafError as error:
         raise at(_line_of_option(spec, options, place), error) from None
 
 
@@ -75,7 +76,7 @@ def _line_of_option(spec: DetectorSpec, options: Mapping[str, Any], place: Place
     for key, value in options.items():
         try:
             spec.with_overrides(nest({key: value}))
-        except ConfigError:
+        except CloverleafError:
             return place.of(f"model.{key}")
     return place.whole
 

@@ -78,20 +78,27 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         for part in reversed(key.split(".")):
             value = {part: value}
-        nested = merge(nested, value)
+        nested = _join(nested, value)
     return nested
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with ``changes`` laid over it, section by section; neither is modified.
 
-    Options of a part that was given by its name (`model.backbone=revcol-nano`) stand beside that name, its `type`.
+    Options of a part that was given by its name (`model.backbone=revcol-nano`) stand beside that name, its `type`;
+    another `type` leaves nothing of the part that was there.
     """
+    return _join(base, changes, layers=True)
+
+
+def _join(base: Mapping[str, Any], changes: Mapping[str, Any], *, layers: bool = False) -> dict[str, Any]:
+    """`merge`, or without ``layers`` what stands side by side: there an option may come before the `type`."""
     merged = dict(base)
     for key, value in changes.items():
         before = {"type": merged[key]} if isinstance(merged.get(key), str) else merged.get(key)
         if isinstance(value, Mapping) and isinstance(before, Mapping):
-            merged[key] = merge(before, value)
+            exchanged = layers and "type" in value and value["type"] != before.get("type")
+            merged[key] = dict(value) if exchanged else _join(before, value, layers=layers)
         else:
             merged[key] = value
     return merged
@@ -115,7 +122,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"--set {text!r}: the value is not readable", str(error).splitlines()[0], "quote the value"
             ) from None
-        nested = merge(nested, nest({".".join(parts): value}))
+        nested = _join(nested, nest({".".join(parts): value}))
     return nested
 
 
