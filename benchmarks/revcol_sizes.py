@@ -37,7 +37,7 @@ def params_of(spec: RevColSpec) -> int:
 def fitting(layers: Any, columns: int, proportions: Any, block: Any, budget: float) -> RevColSpec | None:
     """The multiple of 8 as first width that comes nearest to the budget, if it comes near enough."""
     specs = (
-        RevColSpec(channels=tuple(first * p for p in proportions), layers=layers, columns=columns, block=block)  # type: ignore[arg-type]
+        RevColSpec(channels=tuple(first * p for p in proportions), layers=layers, columns=columns, block=block)
         for first in range(8, 129, 8)
     )
     found: dict[RevColSpec, int] = {}

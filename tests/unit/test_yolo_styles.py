@@ -128,7 +128,8 @@ def test_forms_with_a_finer_level_learn(name: str) -> None:
 def test_another_backbone_by_name(backbone: Any, kind: str, channels: tuple[int, ...] | None) -> None:
     model = create_model("yolov8n-revcol", num_classes=2, backbone=backbone)
     channels = channels or parts.PRESETS["backbone"]["revcol-nano"].channels
-    assert model.spec.backbone.type == kind and model.backbone.features.channels == channels
+    assert model.spec.backbone.type == kind
+    assert isinstance(model.backbone.features, FeatureSpec) and model.backbone.features.channels == channels
     assert type(model.spec).from_dict(model.spec.to_dict()) == model.spec
     with torch.no_grad():
         assert model.eval()(torch.rand(1, 3, 64, 32)).logits.shape == (1, 8 * 4 + 4 * 2 + 2, 2)
