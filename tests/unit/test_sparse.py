@@ -45,6 +45,8 @@ def build(name: str) -> nn.Module:
     if name.startswith("rep/"):
         return parts.override("backbone", parts.backbone_spec(name.removeprefix("rep/")), {"block": "rep"}).build()
     spec = parts.backbone_spec(name)
+    if name == "gelan":  # its own halving takes means of neighbours, between positions
+        spec = parts.override("backbone", spec, {"downsample": "conv"})
     narrow = {"width": 0.25} if any(field.name == "width" for field in dataclasses.fields(spec)) else {}
     return parts.override("backbone", spec, narrow).build()
 
