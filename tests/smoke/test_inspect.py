@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from cloverleaf.cli.main import app
 from cloverleaf.errors import CloverleafError, ConfigError, DataError
 from cloverleaf.inspection import InspectOptions, inspect
+from cloverleaf.inspection.pictures import short
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.detector import Detector
 from cloverleaf.weights.format import save
@@ -92,11 +93,28 @@ def test_other_backbones_and_one_column(work: Path) -> None:
     assert facts["columns"] == [] and facts["stem"]["settled"] and min(facts["image"]["psnr_db"]) > 20
 
 
+def test_few_cells_and_videos_are_told(work: Path, tmp_path: Path) -> None:
+    """What chance makes of four cells is said; a video, which is no image, is left out and said."""
+    video = tmp_path / "film.mp4"
+    video.write_bytes(b"any")
+    said: list[str] = []
+    options = InspectOptions(only=("similarity",), image_size=64)
+    found = inspect(elan(), [work / "photos" / "0.jpg", video], tmp_path / "out", options, said.append)
+    assert f"left out {video}: it is a video" in said
+    assert found.findings["similarity"].notes[1].startswith("4 cells are few")
+
+
+def test_numbers_of_a_picture_keep_their_sign() -> None:
+    assert [short(value) for value in (0.984, 1.0, -0.31, -0.001, -1.2)] == [".98", "1.00", "-.31", ".00", "-1.20"]
+
+
 @pytest.mark.parametrize(
     ("options", "images", "error", "message"),
     [
         ({"only": ("inversion",)}, "photos", ConfigError, "only reversible columns"),
         ({"only": ("similarities",)}, "photos", ConfigError, "no inspection"),
+        ({"only": ()}, "photos", ConfigError, "names a kind twice, or none"),
+        ({"only": ("similarity", "similarity")}, "photos", ConfigError, "names a kind twice, or none"),
         ({"only": ("similarity",), "fit_decoder": 5}, "photos", ConfigError, "has no effect"),
         ({"image_size": 72}, "photos", ConfigError, "image size 72"),
         ({"max_images": 1, "fit_decoder": 2}, "photos", ConfigError, "decoder is not possible"),

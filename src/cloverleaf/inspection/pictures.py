@@ -69,7 +69,7 @@ def plot_similarities(
     """Similarities as a map of colours, with groups of rows set apart.
 
     Args:
-        matrix: (F, F) in [0, 1]; NaN stays white.
+        matrix: (F, F) up to 1; what is below 0, by chance of few examples, has the colour of 0. NaN stays white.
         groups: name and labels of neighbouring rows, F labels in all.
         path: the PNG to write.
         title: of the figure.
@@ -87,14 +87,17 @@ def plot_similarities(
         if count <= _MOST_NUMBERS:
             for i, j in zip(*np.nonzero(np.isfinite(matrix)), strict=True):
                 tone = "white" if matrix[i, j] > 0.6 else INK
-                axis.text(
-                    j, i, f"{abs(matrix[i, j]):.2f}".lstrip("0"), ha="center", va="center", fontsize=6.5, color=tone
-                )
+                axis.text(j, i, short(matrix[i, j]), ha="center", va="center", fontsize=6.5, color=tone)
         _name_groups(axis, groups)
         axis.set_title(title)
         axis.set_xlabel("strides of the maps", labelpad=26)
         bar = drawing.colorbar(image, ax=axis, shrink=0.6)
         bar.set_label("similarity (linear CKA)")
+
+
+def short(value: float) -> str:
+    """With two digits and without the zero before the point: .98, -.31, 1.00."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)  # + 0.0: no negative zero
 
 
 def _name_groups(axis: Any, groups: Sequence[tuple[str, Sequence[str]]]) -> None:

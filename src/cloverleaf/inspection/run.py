@@ -102,6 +102,11 @@ def _check_size(name: str, detector: Detector, side: int) -> None:
 
 def _check(options: InspectOptions) -> None:
     """Refuse what is unknown or has no effect."""
+    if options.only is not None and len(set(options.only)) != max(len(options.only), 1):
+        raise ConfigError(
+            f"--only {','.join(options.only)!r} is not valid", "it names a kind twice, or none",
+            f"choose from {', '.join(INSPECTIONS)}, or leave it out for all",
+        )  # fmt: skip
     for kind in options.only or ():
         if kind not in INSPECTIONS:
             raise ConfigError(f"no inspection {kind!r}", "it is not one of them", suggest(kind, INSPECTIONS))

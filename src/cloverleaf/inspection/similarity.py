@@ -19,6 +19,7 @@ from cloverleaf.structures import FeatureSpec
 NAME = "similarity.png"
 _PIXELS_ALONG = 4  # values along the side of a cell to which pixels are averaged
 _BATCH = 256  # examples whose similarities are estimated at once
+_STEADY = 100  # examples from which on chance says little
 
 
 def refusal(subject: Subject, options: InspectOptions) -> str | None:
@@ -52,11 +53,18 @@ def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[
         (group, *(f"{value:.2f}" for value in values)) for group, values in zip(groups[1:], to_pixels, strict=True)
     )
     return Finding(
-        notes=("similarity.png: 1 where two maps hold the same up to rotation and scale of their channels.",),
+        notes=_notes(cells**2 * len(subject.images)),
         facts={"labels": labels, "cka": _plain(matrix), "cells": cells**2 * len(subject.images)},
         tables=(Table("similarity to the pixels (CKA)", ("", *(f"stride {s}" for s in strides)), rows),),
         pictures=(folder / NAME,),
     )
+
+
+def _notes(examples: int) -> tuple[str, ...]:
+    meaning = "similarity.png: 1 where two maps hold the same up to rotation and scale of their channels."
+    if examples >= _STEADY:
+        return (meaning,)
+    return (meaning, f"{examples} cells are few: chance moves the numbers, also below 0; give more or larger images.")
 
 
 def _strides(subject: Subject) -> tuple[int, ...]:

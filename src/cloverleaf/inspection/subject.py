@@ -122,8 +122,8 @@ def read_squares(
     found = find_sources(sources)
     paths = list(found.images)
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int))]
-    for unreadable in found.unreadable:
-        say(f"left out {unreadable}")
+    for left_out in (*found.unreadable, *(f"{video}: it is a video" for video in found.videos)):
+        say(f"left out {left_out}")
     squares, names = [], []
     for path, picture in read_ahead(chosen):
         if isinstance(picture, Picture):
