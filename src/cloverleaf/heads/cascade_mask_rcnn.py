@@ -127,29 +127,18 @@ class CascadeMaskRcnnHead(RegionHead):
         boxes: Tensor = heads.box_coder.decode(deltas, regions).reshape(-1, self.num_classes + 1, 4)
         return boxes[torch.arange(len(boxes), device=boxes.device), classes]
 
+    def likeliest(self, logits: Tensor) -> Tensor:
+        """Logits ``(P, K + 1)`` -> classes ``(P,)`` in 1 to K: the most likely object, never the background."""
+        return logits[:, 1:].argmax(1) + 1
+
     @torch.no_grad()
     def refined(
-        self,
-        stage: int,
-        logits: Tensor,
-        deltas: Tensor,
-        regions: list[Tensor],
-        size_hw: tuple[int, int],
-        labels: Tensor | None = None,
+        self, stage: int, deltas: Tensor, regions: list[Tensor], classes: Tensor, size_hw: tuple[int, int]
     ) -> list[Tensor]:
-        """The regions of the next stage: as many, in the same order, inside the image, without gradient.
+        """The regions of the next stage: as many, in the same order, inside the image of ``size_hw``, no gradient.
 
-        Args:
-            stage: the present one, counted from 0.
-            logits, deltas: what it says of ``regions``.
-            regions: of each image, P in all.
-            size_hw: network-input size.
-            labels: ``(P,)`` true classes, 0 for the background; where one is known its box is taken, and that of the
-                most likely object elsewhere.
+        Stage, deltas, regions and classes are those of `decoded`.
         """
-        classes = logits[:, 1:].argmax(1) + 1
-        if labels is not None:
-            classes = torch.where(labels > 0, labels, classes)
         boxes = clip_boxes_to_image(self.decoded(stage, deltas, regions, classes), size_hw)
         return list(boxes.split([len(of_image) for of_image in regions]))
 
@@ -162,7 +151,7 @@ class CascadeMaskRcnnHead(RegionHead):
             logits, deltas = self.read(stage, maps, regions, size_hw)
             probabilities.append(logits.softmax(1))
             if stage < last:
-                regions = self.refined(stage, logits, deltas, regions, size_hw)
+                regions = self.refined(stage, deltas, regions, self.likeliest(logits), size_hw)
         heads: Any = copy(self.stages[last])  # shares all weights; only its numbers are the copy's own
         heads.score_thresh, heads.detections_per_img = limits.score, limits.detections
         mean = torch.stack(probabilities).mean(0)

@@ -34,14 +34,11 @@ class CascadeHead(RegionHead, Protocol):
     def decoded(self, stage: int, deltas: Tensor, regions: list[Tensor], classes: Tensor) -> Tensor:
         """Boxes that a stage makes of regions."""
 
+    def likeliest(self, logits: Tensor) -> Tensor:
+        """The most likely object of each region."""
+
     def refined(
-        self,
-        stage: int,
-        logits: Tensor,
-        deltas: Tensor,
-        regions: list[Tensor],
-        size_hw: tuple[int, int],
-        labels: Tensor | None = None,
+        self, stage: int, deltas: Tensor, regions: list[Tensor], classes: Tensor, size_hw: tuple[int, int]
     ) -> list[Tensor]:
         """The regions of the next stage."""
 
@@ -112,7 +109,8 @@ class CascadeCriterion(HeldHeadCriterion[CascadeLossConfig, CascadeHead]):
             found = head.decoded(stage, deltas, regions, flat)[flat > 0]
             box = (1 - aligned_iou(found, objects, "giou")).sum() / len(flat)
         mask = _mask_loss(heads, maps, regions, labels, matched, truth, size_hw)
-        refined = head.refined(stage, logits, deltas, regions, size_hw, flat)
+        classes = torch.where(flat > 0, flat, head.likeliest(logits))
+        refined = head.refined(stage, deltas, regions, classes, size_hw)
         is_truth = [(deltas_to_truth == 0).all(1) for deltas_to_truth in wanted]
         kept = [boxes[~drop] for boxes, drop in zip(refined, is_truth, strict=True)]
         return torch.stack((of_class, box, mask)), kept
