@@ -101,6 +101,29 @@ def test_too_far_anchors_are_told() -> None:
         model(images(torch.float32))  # once is enough
 
 
+def test_rounding_of_autocast_is_no_fault_of_the_distance() -> None:
+    """A distance chosen by the scales is safe in bfloat16, too; a warning never advises what is set already."""
+
+    def step(model: RevCol) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss_of(model(images(torch.float32))).backward()
+
+    options = {"columns": 8, "channels": (8, 16, 24, 32)}
+    automatic = build("anchored", torch.float32, **options)
+    step(automatic)
+    assert float(automatic._error) > 1e-3  # were it float32, that would be far too much
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(automatic)
+    by_hand = build("anchored", torch.float32, **options, anchor_every=8)
+    step(by_hand)
+    with pytest.warns(UserWarning, match="anchor_every=null"):
+        step(by_hand)
+    automatic._error.fill_(1)
+    with pytest.warns(UserWarning, match="memory=reversible"):
+        step(automatic)
+
+
 def _frozen_stem(model: RevCol) -> None:
     model.stem.requires_grad_(False)
     loss_of(model(images())).backward()
@@ -271,6 +294,8 @@ def test_any_size(size_hw: tuple[int, int]) -> None:
         ({"block": "rep", "drop_path": 0.1}, "drop_path = 0.1 does not fit block = rep"),
         ({"block": "rep", "kernel_size": 7}, "kernel_size = 7 does not fit block = rep"),
         ({"anchor_every": 2}, "anchor_every = 2 has no effect"),
+        ({"columns": 1, "fusion": "weighted"}, "fusion = weighted has no effect"),
+        ({"columns": 1, "far_fusion": True}, "far_fusion = True has no effect"),
         ({"memory": "none"}, "memory = 'none' is not valid"),
     ],
 )
@@ -283,6 +308,12 @@ def test_image_size_that_levels_cannot_divide() -> None:
     model = create_model("revcol-pico+none+classify")
     with pytest.raises(ConfigError, match=r"image size \(64, 72\) does not fit.*Use \(height, width\) \(64, 64\) or"):
         model(torch.rand(1, 3, 64, 72))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 1, 64, 64), (3, 64, 64)])
+def test_images_that_the_backbone_cannot_read(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read images of shape .* 32 pixels or more"):
+        build("plain", torch.float32)(torch.rand(shape))
 
 
 def test_rep_blocks_fold() -> None:

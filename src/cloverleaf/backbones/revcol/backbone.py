@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cloverleaf.backbones.revcol.column import LEAST_SCALE, Column, Features, Level
 from cloverleaf.backbones.revcol.fusions import FusionKind, build_fusion
+from cloverleaf.backbones.revcol.recompute import Precision
 from cloverleaf.backbones.revcol.reversible import run_reversibly
 from cloverleaf.errors import ConfigError
 from cloverleaf.layers.convnext import ChannelNorm, ConvNeXtBlock, initialise
@@ -70,7 +71,7 @@ class RevColSpec:
         """The module, freshly initialised.
 
         Raises:
-            ConfigError: an option that the kind of blocks does not have.
+            ConfigError: an option that the kind of blocks does not have, or that has no effect.
         """
         _check(self)
         return RevCol(self)
@@ -99,7 +100,11 @@ class RevCol(NormalizingBackbone):
             _use_batch_norm(self)
 
     def forward(self, images: Tensor) -> Features:
-        """``(B, 3, H, W)`` -> maps of strides 4, 8, 16, 32, finest first, float32; any size from 32 pixels up."""
+        """``(B, 3, H, W)`` -> maps of strides 4, 8, 16, 32, finest first, float32; any size from 32 pixels up.
+
+        Raises:
+            ConfigError: the images are smaller, or have another shape.
+        """
         return self.forward_columns(images)[-1]
 
     def forward_columns(self, images: Tensor, earlier: Sequence[int] = ()) -> list[Features]:
@@ -108,10 +113,15 @@ class RevCol(NormalizingBackbone):
         Args:
             images: ``(B, 3, H, W)``.
             earlier: numbers of the earlier columns, from 0, ascending.
+
+        Raises:
+            ConfigError: as `forward`.
         """
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            _check_images(images)
         stem = self.stem(self.prepared(images))
         saving = self.memory != "plain" and self.training and torch.is_grad_enabled()
-        step = self._checked_distance() if saving and self.memory == "anchored" else 1
+        step = self._checked_distance(stem) if saving and self.memory == "anchored" else 1
         results: list[Features] = []
         features: Features = ()
         start = 0
@@ -127,14 +137,15 @@ class RevCol(NormalizingBackbone):
             start = end + 1
         return results
 
-    def _checked_distance(self) -> int:
+    def _checked_distance(self, stem: Tensor) -> int:
         """`anchor_distance`, with a warning where the last backward pass found the inverse too inexact."""
         step, error = self.anchor_distance(), float(self._error)
-        if error > _INEXACT and not self._warned:
+        if error > _bound(Precision.current(stem)) and not self._warned:
             self._warned = True
+            automatic = "model.backbone.anchor_every=null, which chooses a safe distance"
             warnings.warn(
                 f"features reconstructed over {step} columns are off by {error:.0e} of their maximum, and gradients by "
-                "about as much: set model.backbone.anchor_every=null, which chooses a safe distance",
+                f"about as much: set {automatic if self.anchor_every else 'model.backbone.memory=reversible'}",
                 stacklevel=2,
             )
         return step
@@ -145,6 +156,14 @@ class RevCol(NormalizingBackbone):
             return self.anchor_every
         smallest = [scale.detach().abs().min() for column in self.columns for scale in column.scales]  # type: ignore[union-attr]
         return safe_distance(max(float(torch.stack(smallest).min()), LEAST_SCALE)) if smallest else 1
+
+
+def _bound(precision: Precision) -> float:
+    """Largest error of reconstructed features that needs no warning: autocast repeats levels no better than it rounds.
+
+    Where it rounds, gradients are off by more than what comes from the inverse.
+    """
+    return max(_INEXACT, torch.finfo(precision.dtype).eps) if precision.enabled else _INEXACT
 
 
 def safe_distance(scale: float) -> int:
@@ -202,8 +221,26 @@ def _check(spec: RevColSpec) -> None:
                     f"backbone.{name} = {value} does not fit block = rep", f"its blocks have {name} {usual}",
                     "leave it out, or set block = convnext",
                 )  # fmt: skip
+    if spec.columns == 1:
+        for name, without_effect in (("far_fusion", spec.far_fusion), ("fusion", spec.fusion == "weighted")):
+            if without_effect:
+                raise ConfigError(
+                    f"backbone.{name} = {getattr(spec, name)} has no effect",
+                    "it merges what comes from the left column, and the only column has none",
+                    "set columns to 2 or more, or leave it out",
+                )
     if spec.anchor_every is not None and spec.memory != "anchored":
         raise ConfigError(
             f"backbone.anchor_every = {spec.anchor_every} has no effect", f"memory is {spec.memory}",
             "set memory = anchored, or leave it out",
         )  # fmt: skip
+
+
+def _check_images(images: Tensor) -> None:
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < STRIDES[-1]:
+        raise ConfigError(
+            f"reversible columns cannot read images of shape {shape}",
+            f"they need (B, 3, H, W) with sides of {STRIDES[-1]} pixels or more, a cell of the coarsest map",
+            "enlarge or pad the images",
+        )
