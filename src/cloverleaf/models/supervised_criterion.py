@@ -53,8 +53,8 @@ def light_criterion(criterion: Any) -> Any:
 
 def _check(supervision: Supervision | None, config: SupervisionLossConfig) -> None:
     parts = {
-        "falling": ("reconstructs nothing", "set model.supervision=columns"),
-        "rising": ("has no heads on earlier columns", "set model.supervision=columns"),
+        "falling": ("reconstructs nothing", "set model.supervision=columns without decoder=none"),
+        "rising": ("has no heads on earlier columns", "set model.supervision=columns without heads=false"),
         "branch": ("has no auxiliary branch", "set model.supervision=reversible-branch"),
     }
     used = frozenset[str]() if supervision is None else supervision.loss_options
