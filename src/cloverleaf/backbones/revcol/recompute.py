@@ -1,4 +1,4 @@
-"""Repeating a forward pass bit for bit: random numbers, autocast, and statistics that count a batch once."""
+"""Repeating a forward pass as it was: random numbers, autocast, and statistics that count a batch once."""
 
 from __future__ import annotations
 
