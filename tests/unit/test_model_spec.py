@@ -38,6 +38,9 @@ def test_options_reach_each_part() -> None:
 WRONG: list[tuple[str, dict[str, Any], type[CloverleafError], str]] = [
     ("yolov7-tny", {}, UnknownModelError, "yolov7-tiny"),
     ("elan-tiny+elan-pan", {}, UnknownModelError, r"BACKBONE\+NECK\+HEAD"),
+    ("timm/resnet18", {}, UnknownModelError, r"timm/resnet18\+none\+classify"),
+    ("csp-darknet", {}, UnknownModelError, r"csp-darknet\+c2f-pan\+dense"),
+    ("revcol-nano-rep", {}, UnknownModelError, r"revcol-nano-rep\+c2f-pan"),
     ("elan-tiny+elan-pam+anchor", {}, UnknownModelError, "'elan-pan'"),
     ("yolov7-tiny", {"num_classes": 0}, ConfigError, "at least one class"),
     ("yolov7-tiny", {"num_classes": True}, ConfigError, "whole number"),

@@ -55,7 +55,7 @@ class TimmBackbone(NormalizingBackbone):
         if len(strides) < 2 or strides != sorted(set(strides)):
             raise ConfigError(
                 f"timm/{spec.model} cannot be a backbone here",
-                f"its maps have strides {tuple(strides)}, and detection needs maps of ascending strides",
+                f"its maps have strides {tuple(strides)}, and a model needs maps of ascending strides",
                 "choose a convolutional model with a pyramid of maps, e.g. timm/resnet18",
             )
         self.features = FeatureSpec(channels=tuple(channels), strides=tuple(strides)).since(spec.finest)

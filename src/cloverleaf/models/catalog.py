@@ -94,6 +94,11 @@ def find_spec(name: str) -> DetectorSpec:
         return MODELS[name].spec
     if "+" in name:
         return _compose(name)
+    if name in parts.BACKBONES or name in parts.PRESETS["backbone"] or name.startswith("timm/"):
+        raise UnknownModelError(
+            f"no model {name!r}", "it is a backbone, without neck and head",
+            f"write BACKBONE+NECK+HEAD, e.g. {name}+c2f-pan+dense for objects, {name}+none+classify for whole images",
+        )  # fmt: skip
     raise UnknownModelError(f"no model {name!r}", "it is not in the catalog", suggest(name, MODELS))
 
 
