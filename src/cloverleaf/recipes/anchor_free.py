@@ -9,10 +9,11 @@ from cloverleaf.training.config import ModelConfig, OptimizerConfig, ScheduleCon
 
 
 def anchor_free() -> TrainConfig:
-    """The published schedule and augmentation of YOLOv9 (arXiv 2402.13616, appendix A), from scratch.
+    """From scratch, after the schedule and augmentation that are known of YOLOv9 (arXiv 2402.13616).
 
-    The gains are those of this library's criterion, whose class loss weighs easy negatives less than the published
-    one (docs/fidelity.md, entry 143). Pasting of objects, which needs masks, is left out.
+    The numbers are as they are commonly given for it and were not compared with the paper's table. The gains are those
+    of this library's criterion, whose class loss weighs easy negatives less than the published one (docs/fidelity.md,
+    entry 143). Pasting of objects, which needs masks, is left out.
     """
     return TrainConfig(
         recipe="anchor-free",
