@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-import shlex
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import cloverleaf
 from class_folders import COLOURS, write_class_folders
-from cloverleaf.cli.main import app
 from cloverleaf.errors import CloverleafError
+from documented import run_commands, run_snippets, text_from
 
-TEXT = (Path(__file__).parents[2] / "docs" / "classification.md").read_text(encoding="utf-8").split("## Data")[1]
-COMMANDS = [line for block in re.findall(r"^```bash\n(.*?)^```$", TEXT, re.M | re.S) for line in block.splitlines()]
+TEXT = text_from("classification.md", "Data")
 QUICK = [
     *("--epochs", "2", "--image-size", "32", "--batch-size", "8", "--workers", "0", "--precision", "fp32"),
     *("--device", "cpu", "--deterministic", "--set", "model.backbone.channels=[4, 8, 8, 12]"),
@@ -44,17 +40,16 @@ def narrow(words: list[str]) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which all commands have run; the crops are exchanged for a set with all classes in each split."""
     place = tmp_path_factory.mktemp("classification")
+
+    def exchange_crops(words: list[str]) -> None:
+        if "class-folders" in words:
+            assert any((place / "crops" / "train").rglob("*.png"))
+            shutil.rmtree(place / "crops")
+            write_class_folders(place / "crops")
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        for command in COMMANDS:
-            words = shlex.split(command)
-            assert words[0] == "cloverleaf"
-            result = CliRunner().invoke(app, narrow(words[1:]), catch_exceptions=False)
-            assert result.exit_code == 0, f"{command}\n{result.output}"
-            if "class-folders" in words:
-                assert any((place / "crops" / "train").rglob("*.png"))
-                shutil.rmtree(place / "crops")
-                write_class_folders(place / "crops")
+        run_commands(TEXT, narrow, exchange_crops)
     return place
 
 
@@ -110,5 +105,4 @@ def test_wrong_data_are_refused_before_the_run_folder_is_used(folder: Path, tmp_
 def test_snippets_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     Path("photo.jpg").write_bytes((folder / "crops" / "val" / "red" / "0.png").read_bytes())
-    for snippet in re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S):
-        exec(snippet, {})  # our own document
+    run_snippets(TEXT)
