@@ -259,7 +259,7 @@ def test_criterion_follows_the_head_and_its_options():
         ("csp-tiny+elan-pan+dense", {}, {"dense": {"aided_topk": 9}}, "no anchor branch"),
         ("csp-tiny+elan-pan+dense", {}, {"dense": {"assigner": "atss", "topk": 9}}, "loss.dense.topk = 9"),
         ("csp-tiny+elan-pan+dense", {"reg_max": 0}, {"dense": {"dfl": 1.0}}, "predicts no distributions"),
-        ("csp-tiny+elan-pan+anchor", {}, {"dense": {"iou": "siou"}}, "loss.dense has no effect"),
+        ("csp-tiny+elan-pan+anchor", {}, {"dense": {"iou": "siou"}}, "loss.dense.iou = 'siou' has no effect"),
     ],
 )
 def test_options_without_effect_are_refused(model, head, options, message):

@@ -170,7 +170,7 @@ def test_bad_targets():
     assert [len(x["boxes"]) for x in per_image(flat, SIZE)] == [2], "a box without width cannot be expressed"
     with pytest.raises(ConfigError, match=r"loss\.box = 1\.0 has no effect"):
         build_criterion(model, LossConfig(box=1.0), image_size=192)
-    with pytest.raises(ConfigError, match=r"loss\.regions has no effect"):
+    with pytest.raises(ConfigError, match=r"loss\.regions\.mask = 2\.0 has no effect"):
         build_criterion(create_model("yolov7-tiny"), LossConfig(regions=RegionLossConfig(mask=2)), image_size=192)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -70,3 +72,19 @@ class LossConfig:
     semantic: SemanticLossConfig = Field(default_factory=SemanticLossConfig)
     pixels: PixelLossConfig = Field(default_factory=PixelLossConfig)
     supervision: SupervisionLossConfig = Field(default_factory=SupervisionLossConfig)
+
+
+def changed_options(given: Any, usual: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Names, as users give them, and values of the options that differ from the usual ones, sections within included.
+
+    Args:
+        given: a dataclass of options.
+        usual: another of the same kind.
+        prefix: stands before the names, e.g. ``loss.dense``.
+    """
+    for name in (field.name for field in fields(usual)):
+        value, default = getattr(given, name), getattr(usual, name)
+        if is_dataclass(default) and type(value) is type(default):
+            yield from changed_options(value, default, f"{prefix}.{name}")
+        elif value != default:
+            yield f"{prefix}.{name}", value

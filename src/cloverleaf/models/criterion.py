@@ -14,7 +14,7 @@ from cloverleaf.assigners.simota import SimOtaAssigner
 from cloverleaf.errors import ConfigError
 from cloverleaf.heads.dense import DenseHead
 from cloverleaf.losses.classify import ClassifyCriterion
-from cloverleaf.losses.config import LossConfig
+from cloverleaf.losses.config import LossConfig, changed_options
 from cloverleaf.losses.criteria import AnchorCriterion
 from cloverleaf.losses.dense import DenseCriterion
 from cloverleaf.losses.dense_config import DistillationConfig
@@ -177,9 +177,9 @@ def warmup_criterion(criterion: Assigning) -> Assigning:
 def _check(config: LossConfig, auxiliary: bool) -> None:
     default = LossConfig()
     others = {"dense": "has anchors", **dict.fromkeys(SEGMENTATION_OPTIONS, "segments nothing")}
-    for name, why in others.items():
-        if getattr(config, name) != getattr(default, name):
-            raise ConfigError(f"loss.{name} has no effect", f"this model {why}", "leave it out")
+    for section, why in others.items():
+        for name, value in changed_options(getattr(config, section), getattr(default, section), f"loss.{section}"):
+            raise ConfigError(f"{name} = {value!r} has no effect", f"this model {why}", "leave it out")
     if not auxiliary:
         for name in ("auxiliary", "auxiliary_gain", "auxiliary_bound"):
             if (value := getattr(config, name)) != getattr(default, name):

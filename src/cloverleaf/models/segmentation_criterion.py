@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
 from cloverleaf.errors import ConfigError
 from cloverleaf.losses.cascade import CascadeCriterion
-from cloverleaf.losses.config import LossConfig
+from cloverleaf.losses.config import LossConfig, changed_options
 from cloverleaf.losses.pixels import PixelCriterion
 from cloverleaf.losses.regions import RegionCriterion
 from cloverleaf.losses.segmentation_config import CascadeLossConfig, PixelLossConfig
@@ -66,8 +65,7 @@ def _check_auxiliary(options: PixelLossConfig) -> None:
 
 def refuse_others(config: LossConfig, own: str | None, model: str) -> None:
     """Raise `ConfigError` where an option is set that only other kinds of models have; ``own`` names the model's."""
-    default = LossConfig()
     has = f"has only the options loss.{own}.*" if own else "has no options of its loss"
-    for name in (field.name for field in fields(LossConfig) if field.name != own):
-        if (value := getattr(config, name)) != getattr(default, name):
-            raise ConfigError(f"loss.{name} = {value!r} has no effect", f"{model} {has}", "leave it out")
+    for name, value in changed_options(config, LossConfig(), "loss"):
+        if own is None or not name.startswith(f"loss.{own}."):
+            raise ConfigError(f"{name} = {value!r} has no effect", f"{model} {has}", "leave it out")
