@@ -13,7 +13,7 @@ from cloverleaf.models import parts
 from cloverleaf.structures import FeatureSpec
 
 Form = Literal["training", "deploy", "fused"]
-Task = Literal["detect", "instance", "semantic", "classify"]
+Task = Literal["detect", "instance", "semantic", "classify", "multi"]
 
 
 class BackboneSpec(Protocol):

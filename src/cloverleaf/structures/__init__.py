@@ -19,6 +19,7 @@ from cloverleaf.structures.outputs import (
     AuxiliaryOutput,
     ClassifyOutput,
     DenseOutput,
+    MultiOutput,
     SupervisedOutput,
 )
 from cloverleaf.structures.sample import Polygons, Sample
@@ -40,6 +41,7 @@ __all__ = [
     "Instances",
     "LabelMap",
     "Mask",
+    "MultiOutput",
     "PixelOutput",
     "PointAssigner",
     "PointAssignment",

@@ -26,6 +26,10 @@ class Detections:
         category_ids: per label the id used in COCO results; the label itself where None.
         masks: a mask per detection in pixels of the original image, each in a window around it; None for a model that
             gives no masks.
+        tags: ``(T,)`` float32 probabilities of the image-level labels; None for a model that gives none.
+        tag_names: of the image-level labels.
+        embeddings: ``(n, D)`` float32, of length 1, a vector per detection that tells individuals apart; None for a
+            model that gives none.
     """
 
     xyxy: npt.NDArray[np.float32]
@@ -36,6 +40,9 @@ class Detections:
     source: str = ""
     category_ids: tuple[int, ...] | None = field(default=None, repr=False)
     masks: tuple[Mask, ...] | None = field(default=None, repr=False)
+    tags: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    tag_names: tuple[str, ...] = field(default=(), repr=False)
+    embeddings: npt.NDArray[np.float32] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -51,6 +58,7 @@ class Detections:
             scores=self.scores[index],
             labels=self.labels[index],
             masks=None if self.masks is None else tuple(self.masks[k] for k in kept),
+            embeddings=None if self.embeddings is None else self.embeddings[index],
         )
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[np.float32], float, int, str]]:

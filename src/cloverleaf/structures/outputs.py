@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,3 +107,27 @@ class SupervisedOutput:
     final: Any
     auxiliary: tuple[AuxiliaryOutput, ...]
     images: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MultiOutput:
+    """Raw output of a head for several tasks on shared features (arXiv 2105.04206).
+
+    Attributes:
+        boxes: raw output of its head for boxes: an `AnchorOutput` or `DenseOutput`.
+        tags: ``(B, T)`` logits of the image-level labels, or None where it has none.
+        embeddings: per level ``(B, D, H_l, W_l)``, finest first, not normalised, or None; what belongs to a box is read
+            by `cloverleaf.ops.embeddings.sample_embeddings`.
+        log_variances: in training the learned log-variance of each task, a scalar, by the name of the task (`boxes`,
+            `tags`, `embeddings`), or None where tasks have fixed weights.
+    """
+
+    boxes: Any
+    tags: Tensor | None = None
+    embeddings: tuple[Tensor, ...] | None = None
+    log_variances: Mapping[str, Tensor] | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images."""
+        return int(self.boxes.batch_size)

@@ -194,7 +194,7 @@ class TrainConfig:
     """
 
     recipe: str = ""
-    task: Literal["detect", "instance", "semantic", "classify"] = "detect"
+    task: Literal["detect", "instance", "semantic", "classify", "multi"] = "detect"
     epochs: Annotated[int, Field(ge=1)] = 300
     seed: Annotated[int, Field(ge=0)] = 0
     multi_scale: bool = False
