@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,22 +12,26 @@ from torch import Tensor
 from cloverleaf.ops.boxes import xyxy_to_cxcywh
 from cloverleaf.structures import AnchorAssignment, Targets
 
+CellTies = Literal["both", "lower"]
+
 # (x, y) directions from the own cell, in the published order: none, left, up, right, down.
 _DIRECTIONS = ((0.0, 0.0), (-1.0, 0.0), (0.0, -1.0), (1.0, 0.0), (0.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
 class AnchorRatioAssigner:
-    """Every anchor of similar size in the nearest cells is a positive (the plain loss of the published YOLOv7).
+    """Every anchor of similar size in the nearest cells is a positive (the loss of YOLOR, the plain one of YOLOv7).
 
     Attributes:
         anchor_t: an anchor fits a box when neither side differs by this factor or more.
         reach: a neighbour cell is added when the centre is nearer to it than this share of a cell: 0.5 gives the own
             cell and normally the two nearest ("3 positive"), 1.0 all four direct neighbours ("5 positive").
+        cell_ties: whether a centre exactly between two cells proposes `both` neighbours, or the `lower` one alone.
     """
 
     anchor_t: float = 4.0
     reach: float = 0.5
+    cell_ties: CellTies = "both"
 
     @torch.no_grad()
     def __call__(
@@ -39,7 +44,10 @@ class AnchorRatioAssigner:
     ) -> AnchorAssignment:
         """All candidates; see `find_candidates` and `cloverleaf.structures.AnchorAssigner`."""
         grids_hw = [(level.shape[2], level.shape[3]) for level in levels]
-        return find_candidates(targets, anchors_px, grids_hw, size_hw, anchor_t=self.anchor_t, reach=self.reach)
+        return find_candidates(
+            targets, anchors_px, grids_hw, size_hw,
+            anchor_t=self.anchor_t, reach=self.reach, cell_ties=self.cell_ties,
+        )  # fmt: skip
 
 
 @torch.no_grad()
@@ -51,12 +59,15 @@ def find_candidates(
     *,
     anchor_t: float,
     reach: float,
+    cell_ties: CellTies = "both",
 ) -> AnchorAssignment:
-    """The candidate search of the published YOLOv7, over levels, anchors and targets at once.
+    """The candidate search of the published YOLOR and YOLOv7, over levels, anchors and targets at once.
 
     Letters: L levels, S directions (5), A anchors, T targets. A pair (anchor, target) fits when both sides agree within
     the factor `anchor_t`; it proposes the own cell and the neighbours within `reach`, but no cell outside the grid.
-    Centres on the far border fall into the last cell.
+    Centres on the far border fall into the last cell. The two published forms of YOLOR differ for centres exactly on
+    the line between two cells (`cell_ties`): measured from the far side as from the near one, such a centre is near
+    both neighbours; where the far neighbour must have more than half of the way behind it, it is near the lower one.
 
     Args:
         targets: ground truth of the batch.
@@ -65,6 +76,7 @@ def find_candidates(
         size_hw: network-input size.
         anchor_t: see `AnchorRatioAssigner`.
         reach: see `AnchorRatioAssigner`.
+        cell_ties: see `AnchorRatioAssigner`.
 
     Returns:
         The candidates in the order (level, direction, anchor, target), which decides between duplicate cells.
@@ -80,7 +92,11 @@ def find_candidates(
     def near(position: Tensor) -> Tensor:
         return (position.remainder(1) < reach) & (position > 1)
 
-    low, high = near(centre), near(grid_wh - centre)
+    low = near(centre)
+    if cell_ties == "both":
+        high = near(grid_wh - centre)
+    else:
+        high = (centre.remainder(1) > 1 - reach) & (centre < grid_wh - 1)
     # (L, S, T), in the order of _DIRECTIONS
     proposes = torch.stack((torch.ones_like(low[..., 0]), low[..., 0], low[..., 1], high[..., 0], high[..., 1]), 1)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cloverleaf.assigners.anchor_ratio import find_candidates
+from cloverleaf.assigners.anchor_ratio import CellTies, find_candidates
 from cloverleaf.assigners.pair_costs import PairCosts, Slots, smallest
 from cloverleaf.assigners.points import DEFAULT_PAIRS, chunks
 from cloverleaf.ops.boxes import cxcywh_to_xyxy
@@ -34,6 +34,7 @@ class SimOtaAssigner:
         reach: see `AnchorRatioAssigner`; 0.5 for lead heads, 1.0 for auxiliary ones.
         top_candidates: how many best IoUs are summed for k.
         bins: of a head that classifies the sides of boxes (SigmoidBin); 0 where they are regressed.
+        cell_ties: see `AnchorRatioAssigner`.
         max_pairs: how many (object, candidate) pairs are looked at together; at least those of one object are.
         published_rectangular: scale the boxes by the image height on both axes, as the published code does. Wrong for
             inputs that are not square, and only for comparison with that code.
@@ -43,6 +44,7 @@ class SimOtaAssigner:
     reach: float = 0.5
     top_candidates: int = 10
     bins: int = 0
+    cell_ties: CellTies = "both"
     max_pairs: int = DEFAULT_PAIRS
     published_rectangular: bool = False
 
@@ -57,7 +59,10 @@ class SimOtaAssigner:
     ) -> AnchorAssignment:
         """Assign; see `cloverleaf.structures.AnchorAssigner`."""
         grids_hw = [(level.shape[2], level.shape[3]) for level in levels]
-        candidates = find_candidates(targets, anchors_px, grids_hw, size_hw, anchor_t=self.anchor_t, reach=self.reach)
+        candidates = find_candidates(
+            targets, anchors_px, grids_hw, size_hw,
+            anchor_t=self.anchor_t, reach=self.reach, cell_ties=self.cell_ties,
+        )  # fmt: skip
         if not len(candidates):
             return candidates
         counts = candidates.level.bincount(minlength=len(levels)).tolist()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from cloverleaf.losses.anchor_gains import GainRule
 from cloverleaf.losses.dense_config import DenseLossConfig
 from cloverleaf.losses.segmentation_config import (
     CascadeLossConfig,
@@ -23,12 +24,19 @@ Gain = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class LossConfig:
-    """YOLOv7's loss (arXiv 2207.02696 and its published implementation); the defaults are the published `tiny` recipe.
+    """The published loss of YOLOv7 (arXiv 2207.02696), by default as its `tiny` recipe has it, or of YOLOR.
+
+    YOLOR (2105.04206) as released: ``gains="yolor"`` and ``assigner="anchor_ratio"``, and for the models that were
+    published as darknet configurations ``cell_ties="lower"``.
 
     Attributes:
         assigner: `simota` (as published for training) or `anchor_ratio` (every candidate is a positive).
+        cell_ties: a centre exactly between two cells proposes both neighbours along that axis (`both`, YOLOv7 and the
+            form of YOLOR behind its paper's tables) or the left or upper one alone (`lower`, YOLOR's darknet form).
         box, cls, obj: gains as published for 640 px, 80 classes, 3 levels; scaled when `scale_gains`.
-        scale_gains: box *= 3/L; cls *= K/80 * 3/L; obj *= (size/640)^2 * 3/L, as published.
+        gains: whose scaling, and whose weights of the levels in the objectness loss.
+        scale_gains: box *= 3/L; cls *= K/80 * 3/L; obj *= 3/L times (size/640)^2 by `yolov7`, or times 1.4 from four
+            levels on by `yolor`, as published.
         cls_pw, obj_pw: positive weights of the two binary cross-entropies.
         fl_gamma: focal exponent; 0 switches the focal weighting off.
         anchor_t: largest side ratio between a box and an anchor that may match.
@@ -51,9 +59,11 @@ class LossConfig:
     """
 
     assigner: Literal["simota", "anchor_ratio"] = "simota"
+    cell_ties: Literal["both", "lower"] = "both"
     box: Gain = 0.05
     cls: Gain = 0.5
     obj: Gain = 1.0
+    gains: GainRule = "yolov7"
     scale_gains: bool = True
     cls_pw: Gain = 1.0
     obj_pw: Gain = 1.0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cloverleaf.errors import ConfigError
+from cloverleaf.losses.anchor_gains import gain_scales, level_balance
 from cloverleaf.losses.box import ciou_loss
 from cloverleaf.losses.classify import binary_cross_entropy, smooth_one_hot
 from cloverleaf.losses.config import LossConfig
@@ -27,20 +28,19 @@ from cloverleaf.ops.cells import (
 from cloverleaf.ops.sigmoid_bin import sigmoid_bin_loss
 from cloverleaf.structures import AnchorAssigner, AnchorAssignment, AnchorOutput, AuxiliaryAssigner, Targets
 
-_BALANCE_3 = (4.0, 1.0, 0.4)
-_BALANCE_N = (4.0, 1.0, 0.25, 0.06, 0.02)
 _BALANCE_DECAY = 0.9999
 _BALANCE_STRIDE = 16  # the level whose weight stays 1
 
 
 class AnchorCriterion(nn.Module):
-    """YOLOv7's loss (arXiv 2207.02696 and its published implementation) for any anchor assigner.
+    """The loss of YOLOv7 (arXiv 2207.02696) and YOLOR (2105.04206), as published, for any anchor assigner.
 
     Per level: CIoU loss of the matched cells (mean), cross-entropy of their classes (mean, left out for one class) and
     cross-entropy of the objectness of all cells (mean, weighted by level), whose target is the detached CIoU of the
     matched prediction; where several matches share a cell the last one counts. An auxiliary head adds the same loss
     times `auxiliary_gain`. Computed in float32 whatever the autocast state. The items are "box", "obj" and "cls";
-    `total` is their sum times the batch size.
+    `total` is their sum times the batch size. The two differ in the gains that follow from the model and in the weights
+    of the levels (`config.gains`, see `cloverleaf.losses.anchor_gains`).
 
     Args:
         config: gains and options.
@@ -49,7 +49,7 @@ class AnchorCriterion(nn.Module):
         num_classes: K.
         bins: of a head that classifies the sides of boxes (SigmoidBin), or 0. The bin losses of width and height are
             added to the box loss of each match.
-        image_size: training size in pixels, by which the objectness gain is scaled.
+        image_size: training size in pixels, by which YOLOv7's objectness gain is scaled.
         assigner: who learns what; may be replaced at any time by setting `assigner`.
         auxiliary: what the auxiliary head learns (deep supervision, section 4.2 of the paper); None for models without
             one, or to leave it out.
@@ -83,13 +83,13 @@ class AnchorCriterion(nn.Module):
                 why=f"it keeps the weight of the stride-{_BALANCE_STRIDE} level and the strides are {self.strides}",
                 fix="set loss.autobalance=false",
             )
-        share = 3 / num_levels
-        scales = (share, share * (image_size / 640) ** 2, share * num_classes / 80) if config.scale_gains else (1, 1, 1)
+        scales = (1.0, 1.0, 1.0)
+        if config.scale_gains:
+            scales = gain_scales(config.gains, num_levels=num_levels, num_classes=num_classes, image_size=image_size)
         gains = (config.box, config.obj, config.cls)
         self.box_gain, self.obj_gain, self.cls_gain = (gain * scale for gain, scale in zip(gains, scales, strict=True))
-        balance = _BALANCE_3 if num_levels == 3 else _BALANCE_N[:num_levels]
         self.register_buffer("anchors_px", anchors_px.detach().float().clone(), persistent=False)
-        self.register_buffer("balance", torch.tensor(balance))
+        self.register_buffer("balance", torch.tensor(level_balance(config.gains, num_levels)))
 
     def with_assigner(self, assigner: AnchorAssigner, auxiliary: AuxiliaryAssigner | None = None) -> AnchorCriterion:
         """The same criterion, sharing its state, with other assigners.

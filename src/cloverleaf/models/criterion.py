@@ -90,9 +90,11 @@ def _assigner(config: LossConfig, auxiliary: bool, bins: int, reach: float) -> A
     match config.assigner:
         case "simota":
             top = config.dynamic_k_candidates or (_TOP_WITH_AUXILIARY if auxiliary else _TOP)
-            return SimOtaAssigner(anchor_t=config.anchor_t, reach=reach, top_candidates=top, bins=bins)
+            return SimOtaAssigner(
+                anchor_t=config.anchor_t, reach=reach, top_candidates=top, bins=bins, cell_ties=config.cell_ties
+            )
         case "anchor_ratio":
-            return AnchorRatioAssigner(anchor_t=config.anchor_t, reach=reach)
+            return AnchorRatioAssigner(anchor_t=config.anchor_t, reach=reach, cell_ties=config.cell_ties)
         case _:
             assert_never(config.assigner)
 
