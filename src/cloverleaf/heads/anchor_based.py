@@ -18,7 +18,7 @@ from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.implicit import ImplicitAdd, ImplicitMultiply
 from cloverleaf.layers.rep import conv_like
 from cloverleaf.layers.rep_conv import RepConv
-from cloverleaf.layers.style import Activation, Style, scale_width
+from cloverleaf.layers.style import Activation, NormEps, Style, scale_width
 from cloverleaf.structures import AnchorOutput, FeatureSpec
 
 Side = Annotated[float, Field(gt=0)]
@@ -44,6 +44,7 @@ class AnchorHeadSpec:
         auxiliary_width: multiplies the width of the auxiliary head's stem, which is twice that of its input at 1.0.
         bins: above 0 width and height are classified into so many bins and refined (SigmoidBin), not regressed.
         activation: of the stems.
+        norm_eps: epsilon of the stems' BatchNorms.
         anchors_px: per level its anchors (width, height) in pixels, finest level first.
     """
 
@@ -56,6 +57,7 @@ class AnchorHeadSpec:
     auxiliary_width: Annotated[float, Field(gt=0, le=8)] = 1.0
     bins: Annotated[int, Field(ge=0, le=256)] = 0
     activation: Activation = "leaky_relu"
+    norm_eps: NormEps = 1e-3
     anchors_px: Anchors = TINY_ANCHORS
 
     def build(self, features: FeatureSpec, num_classes: int) -> AnchorHead:
@@ -117,7 +119,8 @@ class AnchorHead(nn.Module):
         self.strides = features.strides
         self.num_anchors = len(spec.anchors_px[0])
         self.bins = spec.bins
-        outputs, style = self.num_anchors * spec.outputs_per_anchor(num_classes), Style(activation=spec.activation)
+        outputs = self.num_anchors * spec.outputs_per_anchor(num_classes)
+        style = Style(activation=spec.activation, norm_eps=spec.norm_eps)
         self.levels = nn.ModuleList(
             _level(spec.stem, channels, spec.width, outputs, style, implicit=spec.implicit)
             for channels in features.channels

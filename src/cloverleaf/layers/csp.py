@@ -50,17 +50,20 @@ class Bottleneck(nn.Module):
 class CspBlock(nn.Module):
     """Two 1x1 paths of half the output's width, one through bottlenecks; concatenated and mixed ("C3").
 
+    With a ``transition`` it is the block of CSPNet's and Scaled-YOLOv4's backbones.
+
     Args:
         in_channels: width of the input.
         out_channels: width of the output, even.
         depth: number of bottlenecks.
         conv, residual, first: of the bottlenecks.
+        transition: a 1x1 convolution after the bottlenecks, before the concatenation.
         style: normalisation constants and activation.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, depth: int, *, style: Style, conv: ConvKind = "conv",
-        residual: bool = True, first: First = "1x1",
+        residual: bool = True, first: First = "1x1", transition: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         half = out_channels // 2
@@ -72,11 +75,40 @@ class CspBlock(nn.Module):
                 for _ in range(depth)
             )
         )
+        self.transition = ConvNormAct(half, half, style=style) if transition else nn.Identity()
         self.merge = ConvNormAct(2 * half, out_channels, style=style)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""
-        return self.merge(torch.cat((self.blocks(self.main(x)), self.bypass(x)), 1))
+        return self.merge(torch.cat((self.transition(self.blocks(self.main(x))), self.bypass(x)), 1))
+
+
+class ReversedCspBlock(nn.Module):
+    """A 1x1 to the output's width, then two paths, one through bottlenecks; concatenated and mixed ("rCSP").
+
+    The block of the necks of Scaled-YOLOv4 (arXiv 2011.08036): the paths part after the first convolution, and the
+    bottlenecks have no residual connections.
+
+    Args:
+        in_channels: width of the input.
+        out_channels: width of the output and of both paths.
+        depth: number of bottlenecks.
+        style: normalisation constants and activation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int, *, style: Style) -> None:
+        super().__init__()
+        self.enter = ConvNormAct(in_channels, out_channels, style=style)
+        self.bypass = ConvNormAct(out_channels, out_channels, style=style)
+        self.blocks = nn.Sequential(
+            *(Bottleneck(out_channels, expansion=1.0, residual=False, style=style) for _ in range(depth))
+        )
+        self.merge = ConvNormAct(2 * out_channels, out_channels, style=style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` -> ``(B, C_out, H, W)``."""
+        x = self.enter(x)
+        return self.merge(torch.cat((self.blocks(x), self.bypass(x)), 1))
 
 
 class CspChain(nn.Module):

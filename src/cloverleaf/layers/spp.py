@@ -92,7 +92,7 @@ class Sppf(nn.Module):
 class SppCspc(nn.Module):
     """Pyramid pooling between three convolutions before and two after, on one of two paths.
 
-    As published for YOLOv7 (SPPCSPC), and with other numbers for Gold-YOLO (CSPSPPF, SimCSPSPPF).
+    As published for YOLOv7 (SPPCSPC), and with other numbers for Gold-YOLO (CSPSPPF, SimCSPSPPF) and Scaled-YOLOv4.
 
     Args:
         in_channels: width of the input.
@@ -100,6 +100,8 @@ class SppCspc(nn.Module):
         windows: of the pools.
         width: of both paths; that of the output where None.
         bypass_first: the order of the last concatenation.
+        mixes: pairs of a 1x1 and a 3x3 convolution after the pools.
+        largest_first: the order of the pools' concatenation, see `PyramidPool`.
         style: normalisation constants and activation.
     """
 
@@ -112,6 +114,8 @@ class SppCspc(nn.Module):
         windows: Sequence[int] = (5, 9, 13),
         width: int | None = None,
         bypass_first: bool = False,
+        mixes: int = 1,
+        largest_first: bool = False,
     ) -> None:
         super().__init__()
         width = width or out_channels
@@ -122,9 +126,10 @@ class SppCspc(nn.Module):
             ConvNormAct(width, width, 3, style=style),
             ConvNormAct(width, width, style=style),
         )
-        self.pool = PyramidPool(windows, largest_first=False)
+        self.pool = PyramidPool(windows, largest_first=largest_first)
+        before = [width * (1 + len(windows)), *[width] * (2 * mixes - 1)]
         self.mix = nn.Sequential(
-            ConvNormAct(width * (1 + len(windows)), width, style=style), ConvNormAct(width, width, 3, style=style)
+            *(ConvNormAct(channels, width, 1 if i % 2 == 0 else 3, style=style) for i, channels in enumerate(before))
         )
         self.merge = ConvNormAct(2 * width, out_channels, style=style)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import nn
 
-Activation = Literal["silu", "leaky_relu", "relu", "identity"]
+Activation = Literal["silu", "leaky_relu", "relu", "mish", "identity"]
+NormEps = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +18,8 @@ class Style:
     """Numbers that every layer of a network shares.
 
     Attributes:
-        activation: `leaky_relu` has slope 0.1, as in YOLOv7-tiny.
-        norm_eps: epsilon of every BatchNorm; the YOLO families use 1e-3, not PyTorch's 1e-5.
+        activation: `leaky_relu` has slope 0.1, as in YOLOv7-tiny; `mish` is x tanh(softplus(x)) (arXiv 1908.08681).
+        norm_eps: epsilon of every BatchNorm; most YOLO families use 1e-3 and darknet's forms 1e-4, not PyTorch's 1e-5.
         norm_momentum: share of the new batch in the running statistics.
     """
 
@@ -37,6 +39,8 @@ class Style:
             return nn.LeakyReLU(0.1, inplace=True)
         if self.activation == "relu":
             return nn.ReLU(inplace=True)
+        if self.activation == "mish":
+            return nn.Mish(inplace=True)
         return nn.Identity()
 
 

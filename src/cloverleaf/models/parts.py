@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cloverleaf.backbones.csp import CspTinySpec
 from cloverleaf.backbones.csp_darknet import CspDarknetSpec
+from cloverleaf.backbones.csp_stages import CspStagesSpec
 from cloverleaf.backbones.efficient_rep import CspBepSpec, EfficientRepSpec
 from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
 from cloverleaf.backbones.gelan import GelanSpec
@@ -28,6 +29,7 @@ from cloverleaf.heads.uper_net import UperNetHeadSpec
 from cloverleaf.models.reversible_branch import ReversibleBranchSpec
 from cloverleaf.necks.c2f_pan import C2fPanSpec
 from cloverleaf.necks.c3_pan import C3PanSpec
+from cloverleaf.necks.csp_pan import CspPanSpec
 from cloverleaf.necks.elan_pan import ElanPanSpec
 from cloverleaf.necks.fpn import FpnSpec
 from cloverleaf.necks.gather_distribute.neck import GatherDistributeSpec
@@ -38,6 +40,7 @@ from cloverleaf.necks.rep_pan import RepPanSpec
 BACKBONES: Mapping[str, type] = {
     "csp-bep": CspBepSpec,
     "csp-darknet": CspDarknetSpec,
+    "csp-stages": CspStagesSpec,
     "csp-tiny": CspTinySpec,
     "efficient-rep": EfficientRepSpec,
     "elan": ElanSpec,
@@ -49,6 +52,7 @@ BACKBONES: Mapping[str, type] = {
 NECKS: Mapping[str, type] = {
     "c2f-pan": C2fPanSpec,
     "c3-pan": C3PanSpec,
+    "csp-pan": CspPanSpec,
     "elan-pan": ElanPanSpec,
     "fpn": FpnSpec,
     "gather-distribute": GatherDistributeSpec,
