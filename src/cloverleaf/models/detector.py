@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_based import AnchorHead, AnchorHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
+from cloverleaf.heads.multi import MultiHead, MultiHeadSpec
 from cloverleaf.layers.rep import reparameterize
 from cloverleaf.losses.supervision import SourceWeights
 from cloverleaf.losses.supervision_config import SupervisionLossConfig
@@ -94,7 +95,7 @@ class Detector(nn.Module):
         Raises:
             ConfigError: ``raw`` does not come from images of that size.
         """
-        if self.task != "detect":
+        if self.task not in ("detect", "multi"):
             raise ConfigError(
                 f"{self.spec.name} does not give boxes and scores", f"it is a model for --task {self.task}",
                 "use its head's `instances` or `segment`",
@@ -124,27 +125,38 @@ class Detector(nn.Module):
     @property
     def has_anchors(self) -> bool:
         """Whether its predictions are relative to anchors, which can be fitted to the data."""
-        return isinstance(self.head, AnchorHead)
+        return isinstance(self.box_head, AnchorHead)
+
+    @property
+    def box_head(self) -> Any:
+        """The head for boxes, which in a head for several tasks is a part of it."""
+        return self.head.boxes if isinstance(self.head, MultiHead) else self.head
 
     @property
     def anchors_px(self) -> Tensor:
-        """``(L, A, 2)`` anchor (width, height) in input pixels; set them with ``head.set_anchors``.
+        """``(L, A, 2)`` anchor (width, height) in input pixels; set them with ``box_head.set_anchors``.
 
         Raises:
             ConfigError: the model has none.
         """
-        if not isinstance(self.head, AnchorHead):
+        if not isinstance(self.box_head, AnchorHead):
             raise ConfigError(f"{self.spec.name} has no anchors", "its head is not anchor-based", "do without them")
-        return self.head.anchors_px
+        return self.box_head.anchors_px
 
     def current_spec(self) -> DetectorSpec:
         """``spec`` with the anchors that the head holds now (from training, or from weights)."""
         head = self.spec.head
+        if isinstance(head, MultiHeadSpec):
+            return replace(self.spec, head=replace(head, boxes=self._with_anchors(head.boxes)))
+        return replace(self.spec, head=self._with_anchors(head))
+
+    def _with_anchors(self, head: Any) -> Any:
+        """Options of the head for boxes with its present anchors; those of other heads as they are."""
         if isinstance(head, DenseHeadSpec):
-            return replace(self.spec, head=replace(head, anchors_px=self.head.own_anchors_px))
+            return replace(head, anchors_px=self.box_head.own_anchors_px)
         if isinstance(head, AnchorHeadSpec):
-            return replace(self.spec, head=replace(head, anchors_px=_nested_tuple(self.anchors_px.tolist())))
-        return self.spec
+            return replace(head, anchors_px=_nested_tuple(self.anchors_px.tolist()))
+        return head
 
     def deployed(self) -> Detector:
         """A copy in evaluation mode without implicit knowledge (folded) and auxiliary head (dropped).

@@ -27,6 +27,7 @@ class WeightsMetadata:
         spec: the full `DetectorSpec` as plain containers; filled in by `save`.
         class_names: one per class; empty where unknown.
         category_ids: COCO category id of each class, or None where classes have no other ids.
+        tag_names: one per image-level label of a model that predicts some; empty where unknown.
         image_size: side of the network input that it was trained for, in pixels; None where unknown.
         normalisation: how pixels become inputs.
         task: what it was trained for.
@@ -45,6 +46,7 @@ class WeightsMetadata:
     spec: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] | None = None
+    tag_names: tuple[str, ...] = ()
     image_size: int | None = None
     normalisation: str = "rgb/255"
     task: str = "detect"

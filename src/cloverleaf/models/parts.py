@@ -23,6 +23,7 @@ from cloverleaf.heads.cascade_mask_rcnn import CascadeMaskRcnnHeadSpec
 from cloverleaf.heads.classify import ClassifyHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.heads.mask_rcnn import MaskRcnnHeadSpec
+from cloverleaf.heads.multi import MultiHeadSpec
 from cloverleaf.heads.point_rend import PointRendHeadSpec
 from cloverleaf.heads.supervision import ColumnSupervisionSpec
 from cloverleaf.heads.uper_net import UperNetHeadSpec
@@ -66,6 +67,7 @@ HEADS: Mapping[str, type] = {
     "classify": ClassifyHeadSpec,
     "dense": DenseHeadSpec,
     "mask-rcnn": MaskRcnnHeadSpec,
+    "multi": MultiHeadSpec,
     "point-rend": PointRendHeadSpec,
     "uper-net": UperNetHeadSpec,
 }
@@ -125,11 +127,15 @@ def override(part: str, spec: Any, values: Mapping[str, Any]) -> Any:
             f"this model has {part} {spec.type!r}",
             "compose a model by name: BACKBONE+NECK+HEAD",
         )
+    if isinstance(spec, MultiHeadSpec) and "boxes" in values:
+        values = {**values, "boxes": to_dict(_changed_boxes(spec.boxes, values["boxes"]))}
     return _validated(part, type(spec), {**to_dict(spec), **values})
 
 
 def changed(part: str, present: Any, values: Mapping[str, Any]) -> Any:
     """``present`` with options changed; or, where ``values`` have a ``type``, another part and options of it.
+
+    The head `multi` takes a present head for boxes as its own.
 
     Args:
         part: `backbone`, `neck`, `head` or `supervision`.
@@ -143,9 +149,46 @@ def changed(part: str, present: Any, values: Mapping[str, Any]) -> Any:
     name = values.get("type")
     if name is None:
         return override(part, present, values)
+    if name == "multi":
+        return override(part, with_tasks(present), values)
     if name in ALL_TABLES[part]:
         return from_dict(part, values)
     return override(part, named(part, str(name)), {key: value for key, value in values.items() if key != "type"})
+
+
+def with_tasks(head: Any) -> MultiHeadSpec:
+    """The head `multi` around a head for boxes; one that it is already stays as it is.
+
+    Raises:
+        ConfigError: the head is not for boxes.
+    """
+    if isinstance(head, MultiHeadSpec):
+        return head
+    if head.task != "detect":
+        raise ConfigError(
+            "head.type = 'multi' is not possible here", f"this model has head {head.type!r}, which is not for boxes",
+            "choose a detector such as yolov7-tiny, or compose BACKBONE+NECK+multi",
+        )  # fmt: skip
+    return MultiHeadSpec(boxes=head)
+
+
+def _changed_boxes(present: Any, values: Any) -> Any:
+    """The head for boxes of a head for several tasks, changed as `changed` does."""
+    if not isinstance(values, Mapping | str):
+        raise ConfigError(
+            f"head.boxes = {values!r} is not valid", "a head is given by its name, its options by a mapping",
+            'write e.g. head.boxes={"width": 0.5}, or its name',
+        )  # fmt: skip
+    return _for_boxes(changed("head", present, {"type": values} if isinstance(values, str) else values))
+
+
+def _for_boxes(head: Any) -> Any:
+    if head.task != "detect":
+        raise ConfigError(
+            f"head.boxes = {head.type!r} is not possible", "it is not a head for boxes",
+            f"choose {' or '.join(name for name, spec in HEADS.items() if spec.task == 'detect')}",
+        )  # fmt: skip
+    return head
 
 
 def to_dict(spec: Any) -> dict[str, Any]:
@@ -173,6 +216,8 @@ def invalid_value(prefix: str, error: ValidationError) -> ConfigError:
 
 def _validated(part: str, cls: type, values: Mapping[str, Any]) -> Any:
     check_keys(part, values, (field.name for field in dataclasses.fields(cls)))
+    if cls is MultiHeadSpec and "boxes" in values:
+        values = {**values, "boxes": to_dict(_for_boxes(from_dict("head", values["boxes"])))}
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
