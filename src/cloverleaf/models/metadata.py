@@ -28,6 +28,8 @@ class WeightsMetadata:
         class_names: one per class; empty where unknown.
         category_ids: COCO category id of each class, or None where classes have no other ids.
         tag_names: one per image-level label of a model that predicts some; empty where unknown.
+        identities: of a model with embeddings the individuals that it was trained to tell apart, by their numbers in
+            that dataset; empty where unknown.
         image_size: side of the network input that it was trained for, in pixels; None where unknown.
         normalisation: how pixels become inputs.
         task: what it was trained for.
@@ -47,6 +49,7 @@ class WeightsMetadata:
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] | None = None
     tag_names: tuple[str, ...] = ()
+    identities: tuple[int, ...] = ()
     image_size: int | None = None
     normalisation: str = "rgb/255"
     task: str = "detect"
