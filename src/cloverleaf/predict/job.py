@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from cloverleaf import atomic
+from cloverleaf.data.video_io import read_frames, video_facts, write_video
 from cloverleaf.errors import DataError
 from cloverleaf.predict.draw import draw_detections, draw_segments
 from cloverleaf.predict.predictor import Predictor
 from cloverleaf.predict.results import Found, ResultFolder, categories_of, coco_rows, rounded_classes, rounded_shares
 from cloverleaf.predict.sources import Picture, Sources, Unreadable, read_ahead
-from cloverleaf.predict.video import read_frames, video_facts, write_video
 from cloverleaf.reports.classes import draw_classified
 from cloverleaf.structures import Classification, Detections, LabelMap
 

@@ -49,6 +49,15 @@ def read_frames(path: Path) -> Iterator[Pixels]:
     Raises:
         ImageError: the video cannot be opened or has no frame that can be decoded.
     """
+    return (frame for _, frame in read_timed_frames(path))
+
+
+def read_timed_frames(path: Path) -> Iterator[tuple[float, Pixels]]:
+    """Yield every frame as its time in seconds, as the container says, and ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        ImageError: the video cannot be opened or has no frame that can be decoded.
+    """
     with _opened(path) as capture:
         good, frame = capture.read()
         if not good:
@@ -56,7 +65,7 @@ def read_frames(path: Path) -> Iterator[Pixels]:
                 f"{path} has no frame that can be decoded", "the first one fails", "convert the video again"
             )
         while good:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             good, frame = capture.read()
 
 
