@@ -14,6 +14,7 @@ from cloverleaf.data.procedural.individuals import Individual
 from cloverleaf.data.procedural.lighting import expose
 from cloverleaf.data.procedural.shapes import SHAPES
 from cloverleaf.data.procedural.sprite import Pose, Sprite, draw_sprite
+from cloverleaf.data.procedural.stage import MIN_PIXELS, Corner, Stage, overlap
 from cloverleaf.data.procedural.texture import BACKGROUNDS, background
 
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "magenta", "grey")
@@ -23,11 +24,7 @@ TAGS: tuple[str, ...] = (
     *("dim", "bright", "warm", "cool", "vignette", "shadow", "blur", "grain"),
     *(f"colour-{name}" for name in COLOURS),
 )
-_MIN_PIXELS = 14
 _TRIES = 14
-
-Window = tuple[slice, slice]
-Corner = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,59 +44,10 @@ class Scene:
     tags: list[str]
 
 
-class _Stage:
-    """The scene while it is being built: the picture so far and which object owns each pixel."""
-
-    def __init__(self, image: npt.NDArray[np.float32]) -> None:
-        self.image = image
-        self.owner: npt.NDArray[np.int32] = np.full(image.shape[:2], -1, np.int32)
-        self.cast: list[tuple[Individual, int]] = []  # individual, whole area in pixels
-        self.visible = np.zeros(0, np.int64)
-
-    def fits(self, sprite: Sprite, at: Corner, min_share: float) -> bool:
-        """Would it, and everything behind it, stay visible enough with its top left corner at (x, y) = ``at``?"""
-        target, source = _overlap(sprite, at, self.owner.shape)
-        solid = sprite.solid[source]
-        seen = int(solid.sum())
-        if seen < max(_MIN_PIXELS, 0.5 * sprite.solid.sum()):
-            return False
-        hidden = self.owner[target][solid]
-        left = self.visible - np.bincount(hidden[hidden >= 0], minlength=len(self.cast))
-        whole = np.array([area for _, area in self.cast], np.int64)
-        touched = left < self.visible
-        return not bool(np.any(touched & ((left < _MIN_PIXELS) | (left < min_share * whole))))
-
-    def put(self, individual: Individual, sprite: Sprite, at: Corner, shadow: float) -> None:
-        """Draw it in front of everything so far; ``shadow`` is how dark its drop shadow is."""
-        if shadow:
-            self._drop_shadow(sprite, at, shadow)
-        target, source = _overlap(sprite, at, self.owner.shape)
-        weight = sprite.alpha[source][..., None]
-        self.image[target] = self.image[target] * (1 - weight) + sprite.colour[source] * weight
-        self.owner[target][sprite.solid[source]] = len(self.cast)
-        self.cast.append((individual, int(sprite.solid.sum())))
-        self.count()
-
-    def count(self) -> None:
-        """Recount the visible pixels of every object."""
-        self.visible = np.bincount(self.owner[self.owner >= 0], minlength=len(self.cast))
-
-    def _drop_shadow(self, sprite: Sprite, at: Corner, strength: float) -> None:
-        side = max(sprite.alpha.shape)
-        pad = 2 + side // 12
-        soft = cv2.GaussianBlur(
-            cv2.copyMakeBorder(sprite.alpha, pad, pad, pad, pad, cv2.BORDER_CONSTANT), (0, 0), 0.6 + side / 40
-        )
-        moved = Sprite(soft, sprite.colour, soft > 0)
-        step = 1 + side // 24
-        target, source = _overlap(moved, (at[0] - pad + step, at[1] - pad + step), self.owner.shape)
-        self.image[target] *= 1 - np.float32(strength) * soft[source][..., None]
-
-
 def make_scene(rng: np.random.Generator, people: Sequence[Individual], size_hw: tuple[int, int]) -> Scene:
     """Draw one scene with individuals chosen from ``people`` (every class has some)."""
     kind = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
-    stage = _Stage(background(rng, kind, size_hw))
+    stage = Stage(background(rng, kind, size_hw))
     add_clutter(rng, stage.image, int(rng.integers(0, 9)))
     by_class: list[list[Individual]] = [[] for _ in SHAPES]
     for person in people:
@@ -138,7 +86,7 @@ def _sizes(rng: np.random.Generator, size_hw: tuple[int, int]) -> list[float]:
     return [float(size) for size in sizes[order]]
 
 
-def _place(rng: np.random.Generator, stage: _Stage, choices: Sequence[Individual], pose: Pose, shadow: float) -> None:
+def _place(rng: np.random.Generator, stage: Stage, choices: Sequence[Individual], pose: Pose, shadow: float) -> None:
     """Find a place where the object contrasts with what is behind it and hides nothing too much; else leave it out."""
     height, width = stage.owner.shape
     overlapping = rng.random() < 0.35
@@ -162,44 +110,33 @@ def _place(rng: np.random.Generator, stage: _Stage, choices: Sequence[Individual
             return
 
 
-def _near_another(rng: np.random.Generator, stage: _Stage, size: float) -> npt.NDArray[np.float64]:
+def _near_another(rng: np.random.Generator, stage: Stage, size: float) -> npt.NDArray[np.float64]:
     """A point (x, y) near an object that is already there."""
     ys, xs = np.nonzero(stage.owner == rng.integers(len(stage.cast)))
     k = rng.integers(len(xs))
     return np.array([xs[k], ys[k]]) + rng.normal(0, 0.4 * size, 2)
 
 
-def _contrast(stage: _Stage, sprite: Sprite, at: Corner) -> float:
+def _contrast(stage: Stage, sprite: Sprite, at: Corner) -> float:
     """Distance of the object's mean colour from the mean of what it covers, RGB in [0, 1]."""
-    target, source = _overlap(sprite, at, stage.owner.shape)
+    target, source = overlap(sprite, at, stage.owner.shape)
     solid = sprite.solid[source]
     difference = sprite.colour[source][solid].mean(0) - stage.image[target][solid].mean(0)
     return float(np.linalg.norm(difference))
 
 
-def _overlap(sprite: Sprite, at: Corner, size_hw: tuple[int, ...]) -> tuple[Window, Window]:
-    """Windows into the picture and into the sprite of the part that lies inside the picture (may be empty)."""
-    (x, y), (h, w) = at, sprite.alpha.shape
-    top, left = max(y, 0), max(x, 0)
-    bottom, right = max(min(y + h, size_hw[0]), top), max(min(x + w, size_hw[1]), left)
-    return (slice(top, bottom), slice(left, right)), (slice(top - y, bottom - y), slice(left - x, right - x))
-
-
-def _cross_wires(rng: np.random.Generator, stage: _Stage) -> None:
+def _cross_wires(rng: np.random.Generator, stage: Stage) -> None:
     """Draw thin curves over everything, unless they would leave too little of an object."""
     alpha, colour = wires(rng, (stage.owner.shape[0], stage.owner.shape[1]), int(rng.integers(1, 4)))
     hit = alpha >= 0.5
     owned = stage.owner[hit]
     left = stage.visible - np.bincount(owned[owned >= 0], minlength=len(stage.cast))
-    if np.any((left < stage.visible) & ((left < _MIN_PIXELS) | (left < 0.6 * stage.visible))):
+    if np.any((left < stage.visible) & ((left < MIN_PIXELS) | (left < 0.6 * stage.visible))):
         return
-    stage.image *= 1 - alpha[..., None]
-    stage.image += alpha[..., None] * colour
-    stage.owner[hit] = -1
-    stage.count()
+    stage.cover(alpha, colour)
 
 
-def _content_tags(stage: _Stage) -> set[str]:
+def _content_tags(stage: Stage) -> set[str]:
     """Tags that follow from the objects."""
     count = len(stage.cast)
     tags = {"empty"} if not count else {"sparse"} if count <= 4 else {"crowded"} if count >= 12 else set()
