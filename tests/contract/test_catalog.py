@@ -20,13 +20,19 @@ COMPOSED = [
     *(f"{backbone}+elan-pan+anchor" for backbone in ("elan-tiny", "elan", "csp-tiny")),
     "elan-tiny+gather-distribute+dense",
     "csp-tiny+rep-pan+dense",
+    "csp-stages+csp-pan+dense",
     "efficient-rep+elan-pan+anchor",
     "timm/resnet10t+gather-distribute+dense",
 ]
 PUBLISHED = [name for name in list_models() if MODELS[name].spec.task == "detect"]
 NAMES = [*PUBLISHED, *COMPOSED]
-# Tracing takes seconds: of models that differ in their backbone or in the number of levels, one has to do.
-TRACED = [name for name in NAMES if not {f"{name}-p2", f"{name}-revcol"} & set(NAMES)]
+# Tracing takes seconds: of models that differ in their backbone, in widths or in the number of levels, one has to do.
+TRACED = [
+    name
+    for name in NAMES
+    if not {f"{name}-p2", f"{name}-revcol"} & set(NAMES)
+    and (not name.startswith(("yolov4-", "yolor-")) or name in ("yolov4-p7", "yolor-d6"))
+]
 
 
 def tiny(name: str, num_classes: int = 3) -> Detector:
@@ -41,6 +47,10 @@ def tiny(name: str, num_classes: int = 3) -> Detector:
         neck["depth"] = 1
     if spec.backbone.type in ("efficient-rep", "csp-bep"):
         backbone["depth"] = 0.17
+    if spec.backbone.type == "csp-stages":
+        backbone["depths"] = (1,) * len(spec.backbone.depths)
+    if spec.neck.type == "csp-pan":
+        neck["depth"] = 1
     if spec.neck.type == "gather-distribute":
         neck |= {"depth": 2, "drop_path": 0.0}  # what is dropped gets no gradient
     head: dict[str, object] = {"width": 0.25, "implicit": True}
