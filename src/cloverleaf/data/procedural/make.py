@@ -12,15 +12,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cloverleaf import atomic
 from cloverleaf.data.cpus import resolve_threads
+from cloverleaf.data.procedural import marker
 from cloverleaf.data.procedural.annotate import document, image_record, object_records
 from cloverleaf.data.procedural.individuals import Individual, make_individuals
 from cloverleaf.data.procedural.scene import make_scene
 from cloverleaf.data.procedural.shapes import SHAPES
-from cloverleaf.errors import ConfigError, DataError
+from cloverleaf.errors import ConfigError
 
 MARKER = ".cloverleaf-shapes.json"
+_OWN = ("images/[0-9][0-9][0-9][0-9][0-9][0-9].jpg", "annotations/*.json")
 DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.75, "val": 0.125, "test": 0.125}
 _VERSION = 1  # raise it when the same parameters would draw different pictures
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92]
@@ -38,8 +39,13 @@ class _Parameters:
 
     @property
     def individuals_per_class(self) -> int:
-        """So many that each is seen about ten times or more: 20 in the default set, fewer in small ones."""
-        return int(np.clip(self.images // 25, 2, 20))
+        """As `individuals_per_class` says."""
+        return individuals_per_class(self.images)
+
+
+def individuals_per_class(images: int) -> int:
+    """So many that each is seen about ten times or more: 20 in a set of 600 images, fewer in small ones."""
+    return int(np.clip(images // 25, 2, 20))
 
 
 def make_shapes(
@@ -88,16 +94,16 @@ def make_shapes(
             "change the values",
         )
     output = Path(output)
-    if _holds(output, parameters):
+    if marker.holds(output, MARKER, asdict(parameters), _OWN):
         return output
     (output / "images").mkdir(parents=True, exist_ok=True)
     (output / "annotations").mkdir(exist_ok=True)
-    _write_marker(output, parameters, complete=False)
+    marker.mark(output, MARKER, asdict(parameters), complete=False)
     first = 0
     for number, (split, count) in enumerate(parameters.splits.items()):
         _write_split(output, parameters, split, range(first, first + count), number == 0, workers)
         first += count
-    _write_marker(output, parameters, complete=True)
+    marker.mark(output, MARKER, asdict(parameters), complete=True)
     return output
 
 
@@ -116,42 +122,6 @@ def _split_counts(splits: Mapping[str, float] | Mapping[str, int], images: int) 
     counts = {name: int(images * share + 1e-6) for name, share in splits.items()}
     counts[next(iter(counts))] += images - sum(counts.values())
     return counts
-
-
-def _holds(output: Path, parameters: _Parameters) -> bool:
-    """True if the folder already is this dataset; clears an older one of ours; refuses anything else."""
-    if output.is_file():
-        raise DataError(f"{output} is a file", "the dataset needs a folder", "name another one")
-    if not output.is_dir() or not any(output.iterdir()):
-        return False
-    marker = _read_marker(output / MARKER)
-    if marker is None:
-        raise DataError(
-            f"{output} is not empty",
-            f"it has no {MARKER}, so it was not made by `data make`",
-            "name a new or empty folder",
-        )
-    if marker == {"parameters": asdict(parameters), "complete": True}:
-        return True
-    for pattern in ("images/[0-9][0-9][0-9][0-9][0-9][0-9].jpg", "annotations/*.json"):
-        for path in output.glob(pattern):
-            path.unlink()
-    return False
-
-
-def _read_marker(path: Path) -> dict[str, Any] | None:
-    """The marker's content; None where there is none, an empty dict where it cannot be read."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write_marker(output: Path, parameters: _Parameters, *, complete: bool) -> None:
-    atomic.write_json(output / MARKER, {"parameters": asdict(parameters), "complete": complete}, indent=2)
 
 
 def _write_split(
