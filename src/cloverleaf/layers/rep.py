@@ -53,10 +53,10 @@ def fold_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tupl
 
 @torch.no_grad()
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution with the geometry of ``conv`` and the given ``weight`` and ``bias``."""
+    """A convolution with the geometry of ``conv`` and the given ``weight`` and ``bias``, whose widths may be others."""
     new = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
+        weight.shape[1] * conv.groups,
+        weight.shape[0],
         _pair(conv.kernel_size),
         _pair(conv.stride),
         conv.padding if isinstance(conv.padding, str) else _pair(conv.padding),

@@ -10,21 +10,21 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cloverleaf.backbones.revcol.column import Column
-from cloverleaf.layers.implicit import ImplicitAdd, ImplicitMultiply
+from cloverleaf.layers.implicit import Implicit
 from cloverleaf.models.detector import Detector
 from cloverleaf.training.config import OptimizerConfig
 from cloverleaf.training.layer_decay import rate_scales
 from cloverleaf.training.schedule import StepPlan
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)
-IMPLICIT = (ImplicitAdd, ImplicitMultiply)
 _WEIGHTS = 1  # place of the group that decays
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Every trainable parameter in exactly one of: norm weights, scales and implicit knowledge, weights, biases.
 
-    The order is the published one (group 0 no decay, group 1 decay, group 2 no decay).
+    The order is the published one (group 0 no decay, group 1 decay, group 2 no decay). All of implicit knowledge is in
+    the first, also the matrix and bias of a network and the basis and coefficients of a factorisation.
     """
     plain: list[nn.Parameter] = []
     decay: list[nn.Parameter] = []
@@ -36,9 +36,9 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            if name == "bias":
+            if name == "bias" and not isinstance(module, Implicit):
                 biases.append(parameter)
-            elif isinstance(module, NORMS + IMPLICIT) or parameter.ndim < 2 or id(parameter) in scales:
+            elif isinstance(module, (*NORMS, Implicit)) or parameter.ndim < 2 or id(parameter) in scales:
                 plain.append(parameter)
             else:
                 decay.append(parameter)
