@@ -78,20 +78,39 @@ def convert(
     typer.echo(f"use it with --data {report.path}")
 
 
-@app.command(epilog="Example: cloverleaf data make shapes --output data/shapes")
+@app.command(epilog="Examples: cloverleaf data make shapes -o data/shapes; cloverleaf data make clips -o data/clips")
 def make(
-    name: Annotated[str, typer.Argument(help="Which embedded dataset: shapes.")],
-    output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/shapes"),
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same dataset.")] = 0,
-    images: Annotated[int, typer.Option(min=1, help="Images over all splits.")] = 600,
+    name: Annotated[str, typer.Argument(help="What to draw: shapes (images) or clips (videos).")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write; default: data/NAME.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same.")] = 0,
+    images: Annotated[
+        int, typer.Option(min=1, help="Images over all splits; of clips, of the set whose individuals they show.")
+    ] = 600,
     size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 320,
+    clips: Annotated[int | None, typer.Option(min=1, help="Videos [3].", show_default=False)] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Frames of each video, 25 a second [60].", show_default=False)
+    ] = None,
 ) -> None:
-    """Draw an embedded dataset from a seed."""
+    """Draw an embedded dataset, or videos in which its individuals move, from a seed.
+
+    A model trained on the shapes of a seed knows the individuals in the clips of the same seed (and --images).
+    """
     from cloverleaf.errors import ConfigError, suggest
 
-    if name != "shapes":
-        raise ConfigError(what=f"no embedded dataset {name!r}", fix=suggest(name, ["shapes"]))
-    from cloverleaf.data.procedural import make_shapes
+    if name not in ("shapes", "clips"):
+        raise ConfigError(what=f"no embedded dataset {name!r}", fix=suggest(name, ["shapes", "clips"]))
+    if name == "shapes" and (clips is not None or frames is not None):
+        raise ConfigError("--clips and --frames have no effect on shapes", "they are images", "leave them out")
+    from cloverleaf.data.procedural import make_clips, make_shapes
 
-    path = make_shapes(output, seed=seed, images=images, size=size)
-    typer.echo(f"{images} image{'' if images == 1 else 's'} in {output}; use it with --data {path}")
+    folder = Path("data") / name if output is None else output
+    if name == "clips":
+        count, length = 3 if clips is None else clips, 60 if frames is None else frames
+        make_clips(folder, seed=seed, clips=count, frames=length, size=size, images=images)
+        typer.echo(f"{count} clip{'' if count == 1 else 's'} in {folder}; use them with cloverleaf track")
+        return
+    path = make_shapes(folder, seed=seed, images=images, size=size)
+    typer.echo(f"{images} image{'' if images == 1 else 's'} in {folder}; use it with --data {path}")
