@@ -151,6 +151,11 @@ class DetectionIndex:
         return self._arrays["crowd"]
 
     @property
+    def identities(self) -> npt.NDArray[np.int64]:
+        """``(M,)`` int64, -1 for none."""
+        return self._arrays["identities"]
+
+    @property
     def areas(self) -> npt.NDArray[np.float64]:
         """``(M,)`` float64 square pixels."""
         return self._arrays["areas"]

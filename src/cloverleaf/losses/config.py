@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from cloverleaf.losses.anchor_gains import GainRule
 from cloverleaf.losses.dense_config import DenseLossConfig
+from cloverleaf.losses.multi_config import MultiLossConfig
 from cloverleaf.losses.segmentation_config import (
     CascadeLossConfig,
     PixelLossConfig,
@@ -55,6 +56,7 @@ class LossConfig:
         cascade: gains and options of Cascade Mask R-CNN.
         semantic: gains and options of PointRend.
         pixels: gains of UPerNet.
+        multi: how several tasks are weighed against each other; the options of boxes are those of their head.
         supervision: weights of what `model.supervision` adds.
     """
 
@@ -81,6 +83,7 @@ class LossConfig:
     cascade: CascadeLossConfig = Field(default_factory=CascadeLossConfig)
     semantic: SemanticLossConfig = Field(default_factory=SemanticLossConfig)
     pixels: PixelLossConfig = Field(default_factory=PixelLossConfig)
+    multi: MultiLossConfig = Field(default_factory=MultiLossConfig)
     supervision: SupervisionLossConfig = Field(default_factory=SupervisionLossConfig)
 
 

@@ -18,10 +18,13 @@ from cloverleaf.losses.config import LossConfig, changed_options
 from cloverleaf.losses.criteria import AnchorCriterion
 from cloverleaf.losses.dense import DenseCriterion
 from cloverleaf.losses.dense_config import DistillationConfig
+from cloverleaf.losses.multi import MultiCriterion
+from cloverleaf.losses.multi_config import MultiLossConfig
 from cloverleaf.losses.supervision import SupervisedCriterion
 from cloverleaf.losses.supervision_config import SupervisionLossConfig
 from cloverleaf.models.dense_criterion import dense_criterion, warmed_up
 from cloverleaf.models.detector import Detector
+from cloverleaf.models.multi_criterion import multi_criterion
 from cloverleaf.models.segmentation_criterion import SEGMENTATION_OPTIONS, refuse_others, segmentation_criterion
 from cloverleaf.models.supervised_criterion import supervised_criterion
 from cloverleaf.structures import AnchorAssigner, AuxiliaryAssigner
@@ -109,8 +112,9 @@ def build_criterion(
 ) -> Any:
     """The training criterion of `model`, which follows from its head.
 
-    It is an `AnchorCriterion`, `DenseCriterion`, `RegionCriterion`, `SemanticCriterion` or `ClassifyCriterion`; with
-    `model.supervision` it stands in a `SupervisedCriterion`.
+    It is an `AnchorCriterion`, `DenseCriterion`, `RegionCriterion`, `SemanticCriterion` or `ClassifyCriterion`; that
+    of a head for several tasks is a `MultiCriterion` around that of its boxes; with `model.supervision` it stands in a
+    `SupervisedCriterion`.
 
     Args:
         model: its anchors are copied, so build the criterion after they are final.
@@ -139,11 +143,27 @@ def _criterion_of_head(
     if isinstance(model, Detector) and model.task == "classify":
         refuse_others(config, None, model.spec.name)
         return ClassifyCriterion(reduce=reduce)
+    if isinstance(model, Detector) and model.task == "multi":
+        of_boxes = replace(config, multi=MultiLossConfig())
+        boxes = _criterion_of_boxes(model, of_boxes, image_size=image_size, distillation=distillation, reduce=reduce)
+        return multi_criterion(model, config.multi, boxes, reduce=reduce)
     if isinstance(model, Detector) and model.task != "detect":
         return segmentation_criterion(model, config, reduce=reduce)
-    if isinstance(model, Detector) and isinstance(model.head, DenseHead):
+    return _criterion_of_boxes(model, config, image_size=image_size, distillation=distillation, reduce=reduce)
+
+
+def _criterion_of_boxes(
+    model: AnchorDetector,
+    config: LossConfig,
+    *,
+    image_size: int,
+    distillation: DistillationConfig | None,
+    reduce: Callable[[Tensor], Tensor] | None,
+) -> AnchorCriterion | DenseCriterion:
+    if isinstance(model, Detector) and isinstance(model.box_head, DenseHead):
         return dense_criterion(model, config, distillation=distillation, reduce=reduce)
-    auxiliary, bins = len(model.head.auxiliary) > 0, model.head.bins
+    head: AnchorHeadFacts = model.box_head if isinstance(model, Detector) else model.head
+    auxiliary, bins = len(head.auxiliary) > 0, head.bins
     _check(config, auxiliary)
     return AnchorCriterion(
         config,
@@ -158,7 +178,7 @@ def _criterion_of_head(
     )
 
 
-Assigning = AnchorCriterion | DenseCriterion | SupervisedCriterion
+Assigning = AnchorCriterion | DenseCriterion | MultiCriterion | SupervisedCriterion
 
 
 def warmup_criterion(criterion: Assigning) -> Assigning:
@@ -169,6 +189,8 @@ def warmup_criterion(criterion: Assigning) -> Assigning:
     """
     if isinstance(criterion, SupervisedCriterion):
         return criterion.around(*(warmup_criterion(part) for part in (criterion.main, criterion.light)))
+    if isinstance(criterion, MultiCriterion):
+        return criterion.around(warmup_criterion(criterion.boxes))
     if isinstance(criterion, DenseCriterion):
         return warmed_up(criterion)
     plain = replace(criterion.config, assigner="anchor_ratio")
@@ -178,7 +200,7 @@ def warmup_criterion(criterion: Assigning) -> Assigning:
 
 def _check(config: LossConfig, auxiliary: bool) -> None:
     default = LossConfig()
-    others = {"dense": "has anchors", **dict.fromkeys(SEGMENTATION_OPTIONS, "segments nothing")}
+    others = {"dense": "has anchors", "multi": "has one task"} | dict.fromkeys(SEGMENTATION_OPTIONS, "segments nothing")
     for section, why in others.items():
         for name, value in changed_options(getattr(config, section), getattr(default, section), f"loss.{section}"):
             raise ConfigError(f"{name} = {value!r} has no effect", f"this model {why}", "leave it out")

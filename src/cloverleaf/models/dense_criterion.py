@@ -31,8 +31,8 @@ def dense_criterion(
         ConfigError: an option that has no effect on this model.
     """
     refuse_others(config, "dense", model.spec.name)
-    options, aided = config.dense, model.head.anchors_px is not None
-    _check(options, aided=aided, distributions=model.head.reg_max > 0)
+    options, aided = config.dense, model.box_head.anchors_px is not None
+    _check(options, aided=aided, distributions=model.box_head.reg_max > 0)
     return DenseCriterion(
         options,
         strides=model.strides,

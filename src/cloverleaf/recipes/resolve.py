@@ -11,6 +11,7 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.recipes.catalog import choose_recipe, get_recipe
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import flatten, merge, read_config, to_dict, update
+from cloverleaf.training.multi import with_several_tasks
 from cloverleaf.training.tasks import RUN_TASKS, RunTask, check_model, chosen_spec
 
 
@@ -57,6 +58,8 @@ def _for_task(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
         UnknownModelError: no model of that name.
     """
     config = update(base, changes, where="options")
+    if changes.get("task") == "multi":
+        config = replace(config, model=with_several_tasks(config.model))
     if "task" not in changes:
         return replace(config, task=chosen_spec(config.model).task)
     check_model(config)

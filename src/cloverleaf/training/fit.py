@@ -14,12 +14,15 @@ from torch.utils.data import DataLoader
 from cloverleaf.data.class_loader import build_class_train_loader
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_train_loader
+from cloverleaf.data.require_labels import individuals
 from cloverleaf.data.source import list_splits, open_index
 from cloverleaf.data.subset import take_share
 from cloverleaf.errors import ConfigError, DataError
+from cloverleaf.heads.multi import MultiHeadSpec
 from cloverleaf.heads.regions import RegionHead
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
+from cloverleaf.models.multi_criterion import learned_tasks
 from cloverleaf.training import run_dir as folders
 from cloverleaf.training.anchors import resolve_anchors
 from cloverleaf.training.callbacks.averaging import EmaCallback, SwaCallback
@@ -121,7 +124,7 @@ def fit(
     ema = EmaCallback(model, config.ema)
     task = _build_task(model, schedule, config, runtime, world_size, teacher)
     judge = JudgeCallback(ema, data.val, config, loader.num_workers)
-    record = RecordCallback(run_dir, config, ema, judge, _metadata(data.train, config))
+    record = RecordCallback(run_dir, config, ema, judge, _metadata(model, data.train, config))
     order = OrderCallback(loader.batch_sampler.sampler)  # type: ignore[union-attr]
     swa = SwaCallback(config.swa, config.epochs) if config.swa.enabled else None
     callbacks: list[pl.Callback] = [order, NormStartCallback(), ema, *([swa] if swa is not None else []), judge, record]
@@ -190,7 +193,7 @@ def _fit_anchors(model: Detector, index: DetectionIndex, config: TrainConfig, sa
     anchors, text = resolve_anchors(
         index, model.anchors_px, image_size=config.data.image_size, anchor_t=config.loss.anchor_t, seed=config.seed
     )
-    model.head.set_anchors(anchors)
+    model.box_head.set_anchors(anchors)
     say.print(f"anchors: {text}", highlight=False)
 
 
@@ -218,9 +221,13 @@ def _build_task(
     return DetectionTask(model, criterion, schedule, config, warmup, teacher)
 
 
-def _metadata(index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
+def _metadata(model: Detector, index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
+    head = model.spec.head
+    learned = learned_tasks(head, config.loss.multi) if isinstance(head, MultiHeadSpec) else ()
     return WeightsMetadata(
         class_names=model_classes(config.task, index.names),
+        tag_names=index.tag_names if "tags" in learned else (),
+        identities=individuals(index) if "embeddings" in learned else (),
         category_ids=None if config.task == "semantic" else index.category_ids,
         image_size=config.data.image_size,
         task=config.task,

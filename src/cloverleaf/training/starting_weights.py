@@ -11,12 +11,13 @@ from cloverleaf.data.index import DetectionIndex
 from cloverleaf.errors import CheckpointError
 from cloverleaf.heads.dense import AIDED_ANCHORS
 from cloverleaf.models import parts
-from cloverleaf.models.catalog import create_model, find_spec
+from cloverleaf.models.catalog import build_detector, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.training.backbone_weights import check_choice, take_backbone
 from cloverleaf.training.config import ModelConfig, TrainConfig
-from cloverleaf.training.tasks import model_classes
+from cloverleaf.training.multi import names_for, prepare
+from cloverleaf.training.tasks import dataset_spec
 from cloverleaf.weights.backbone import provenance_of
 from cloverleaf.weights.format import load, read_metadata
 from cloverleaf.weights.transfer import Transfer, transfer
@@ -34,8 +35,7 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
     """
     part = config.model
     check_choice(part)
-    classes = len(model_classes(config.task, index.names))
-    model = create_model(part.name, num_classes=classes, **part.parts)
+    model = build_detector(dataset_spec(config, index))
     if part.weights:
         source = load(part.weights)
         if source.spec.fused:
@@ -44,7 +44,9 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
                 "its BatchNorm layers are folded away",
                 "start from the weights that it was fused from, or from an import without --form fused",
             )
-        result = transfer(model, source.state_dict(), anchors="anchors_px" not in part.head)
+        given = (part.head, part.head.get("boxes", {}))
+        anchors = not any(isinstance(options, dict) and "anchors_px" in options for options in given)
+        result = transfer(model, names_for(model, source, index), anchors=anchors)
         weighty = {name for name, value in model.named_parameters() if value.ndim > 1}
         if not weighty & set(result.taken):  # counters and the like fit everywhere
             raise CheckpointError(
@@ -55,6 +57,8 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
         say.print(_summary(part, source, model, result), highlight=False, markup=False)
     if part.backbone_weights:
         take_backbone(model, part, say)
+    if model.task == "multi":
+        prepare(model, config.loss.multi, index)
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from cloverleaf.data.classify_config import ClassifyConfig
@@ -20,6 +20,7 @@ from cloverleaf.models.catalog import MODELS, find_spec
 from cloverleaf.models.spec import DetectorSpec, Task
 from cloverleaf.predict.judges import BACKGROUND
 from cloverleaf.training.config import ModelConfig, TrainConfig
+from cloverleaf.training.multi import check_labels, for_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,11 @@ RUN_TASKS: Mapping[Task, RunTask] = {
         without_effect=("confidence", "iou", "multi_label", "max_detections", "ap_detections"),
         default_model="revcol-pico",
     ),
+    "multi": RunTask(
+        columns=("AP", "AP50", "AP75", "tag_mAP", "tag_F1", "R1", "R5", "retrieval_mAP"),
+        headline=("AP", "tag_mAP", "R1"),
+        default_model="yolov7-tiny",
+    ),
 }
 
 
@@ -113,6 +119,17 @@ def chosen_spec(model: ModelConfig) -> DetectorSpec:
 def model_classes(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
     """Classes of a model for a dataset's classes: a semantic one counts the background as its first."""
     return (BACKGROUND, *names) if RUN_TASKS[task].semantic else names
+
+
+def dataset_spec(config: TrainConfig, index: DetectionIndex) -> DetectorSpec:
+    """What is trained on the dataset of ``index``: with its classes, and with its tags and individuals.
+
+    Raises:
+        UnknownModelError: no model or part of that name.
+        ConfigError: an unknown option, or a value of the wrong type or range, or not that of the dataset.
+    """
+    spec = replace(find_spec(config.model.name), num_classes=len(model_classes(config.task, index.names)))
+    return for_dataset(spec.with_overrides(config.model.parts), config, index)
 
 
 def check_model(config: TrainConfig) -> None:
@@ -149,7 +166,7 @@ def check_options(config: TrainConfig) -> None:
             f"masks would be wrong: {why}",
             " ".join(f"--set augment.{key}=0" for key in used),
         )
-    if config.task != "detect" and config.assigner_warmup:
+    if config.task not in ("detect", "multi") and config.assigner_warmup:
         raise ConfigError(
             f"assigner_warmup = {config.assigner_warmup} has no effect", f"--task {config.task} has no such assigner",
             "leave --recipe out, or --set assigner_warmup=0",
@@ -202,10 +219,12 @@ def check_data(config: TrainConfig, *splits: DetectionIndex) -> None:
     """Refuse a dataset that the task cannot be learned from.
 
     Raises:
-        DataError: objects without masks, more classes than a label map can hold, or objects where whole images have a
-            class, and the other way round.
+        DataError: objects without masks, more classes than a label map can hold, objects where whole images have a
+            class, and the other way round, or no tags or identities in the first split where they are learned.
     """
     task = RUN_TASKS[config.task]
+    if config.task == "multi":
+        check_labels(chosen_spec(config.model), config.loss.multi, splits[0])
     for index in splits:
         (require_class_folders if task.whole_images else require_objects)(index)
     if not (task.masks or task.semantic):

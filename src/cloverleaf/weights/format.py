@@ -60,7 +60,9 @@ def save(
     tensors = {}
     for key, value in model.state_dict().items():
         stored = value.detach().cpu().contiguous()
-        tensors[key] = stored.half() if half and stored.is_floating_point() and key != "head.anchors_px" else stored
+        tensors[key] = (
+            stored.half() if half and stored.is_floating_point() and not key.endswith(".anchors_px") else stored
+        )
     atomic.write_bytes(Path(path), to_bytes(tensors, {KEY: json.dumps(_ADAPTER.dump_python(facts, mode="json"))}))
 
 

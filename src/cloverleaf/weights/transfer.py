@@ -38,7 +38,7 @@ def transfer(target: Detector, source: Mapping[str, Tensor], *, anchors: bool = 
     taken = []
     for name, value in own.items():
         fits = name in source and source[name].shape == value.shape
-        if fits and (anchors or name != "head.anchors_px"):
+        if fits and (anchors or not name.endswith(".anchors_px")):
             value.copy_(source[name])
             taken.append(name)
     return Transfer(tuple(taken), tuple(name for name in own if name not in taken))

@@ -1,0 +1,47 @@
+"""Refuse a dataset without image-level labels or identities where they are to be learned."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cloverleaf.data.index import DetectionIndex
+from cloverleaf.errors import DataError
+
+_OFF = "switch the task off with --set model.head.{task}=false, or use --task detect"
+
+
+def require_tags(index: DetectionIndex) -> None:
+    """Raise `DataError` where no image of the split has an image-level label."""
+    if not index.tag_names:
+        raise DataError(
+            f"{index.source} has no image tags",
+            f"its {index.format.upper()} annotations declare none, and --task multi learns them",
+            f'add them to COCO files ("tags" at the top level and ids on images), or {_OFF.format(task="tags")}',
+        )
+    if not any(tags.any() for i in range(len(index)) if (tags := index.tags(i)) is not None):
+        raise DataError(
+            f"no image of split {index.split!r} of {index.source} has a tag",
+            f"{len(index.tag_names)} tags are declared, and --task multi learns them",
+            f'give images the ids of their tags (COCO, "tags"), or {_OFF.format(task="tags")}',
+        )
+
+
+def individuals(index: DetectionIndex) -> tuple[int, ...]:
+    """The identities that objects of the split have, ascending; crowds do not count."""
+    known = index.identities[~index.crowd]
+    return tuple(np.unique(known[known >= 0]).tolist())
+
+
+def require_identities(index: DetectionIndex) -> None:
+    """Raise `DataError` unless objects of the split have at least two different identities."""
+    found = len(individuals(index)) if index.has_identities else 0
+    if found >= 2:
+        return
+    raise DataError(
+        f"split {index.split!r} of {index.source} has no identities"
+        if not found
+        else f"split {index.split!r} of {index.source} has one individual only",
+        "embeddings are learned by telling individuals apart",
+        f'give objects an "identity" (COCO), the same number wherever one is seen again, or '
+        f"{_OFF.format(task='embeddings')}",
+    )

@@ -1,0 +1,164 @@
+"""The criterion of several tasks on one representation: what each task costs, and how they are weighed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cloverleaf.losses.held_head import HeldHeadCriterion
+from cloverleaf.losses.multi_config import MultiLossConfig
+from cloverleaf.losses.output import LossOutput
+from cloverleaf.ops.embeddings import sample_embeddings
+from cloverleaf.structures import MultiOutput, Targets
+
+
+class Identities(Protocol):
+    """What is used of the classifier of individuals."""
+
+    def places(self, identities: Tensor) -> Tensor:
+        """``(n,)`` identities of the data to classes; -1 for unknown ones."""
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """``(n, D)`` to ``(n, I)`` logits."""
+
+
+class SharedHead(Protocol):
+    """What is used of the head of the model under training."""
+
+    @property
+    def strides(self) -> Sequence[int]:
+        """Input pixels per cell of each level."""
+
+    @property
+    def identities(self) -> Identities | None:
+        """None without embeddings."""
+
+
+def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
+    """Binary cross-entropy of image-level labels, the mean over the T tags of each image.
+
+    Args:
+        logits: ``(B, T)``.
+        tags: ``(B, T)`` in {0, 1}.
+
+    Returns:
+        ``(B,)``, float32.
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), tags.float(), reduction="none").mean(1)
+
+
+def identity_loss(raw: MultiOutput, targets: Targets, head: SharedHead) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the individuals over the embeddings at the centres of the true boxes (arXiv 1909.12605).
+
+    Args:
+        raw: with embedding maps.
+        targets: objects without identity (-1), or with one that the classifier does not know, do not count.
+        head: its classifier and strides.
+
+    Returns:
+        The sum over the objects that count, which keeps the graph where there are none, and their number as a float.
+    """
+    assert raw.embeddings is not None and head.identities is not None
+    device = raw.embeddings[0].device
+    if targets.identities is None:
+        places = torch.full((len(targets),), -1, device=device)
+    else:
+        places = head.identities.places(targets.identities)
+    known = places >= 0
+    rows = sample_embeddings(raw.embeddings, head.strides, targets.boxes_xyxy[known], targets.image_index[known])
+    loss = F.cross_entropy(head.identities(rows).float(), places[known], reduction="sum")
+    return loss, known.sum().to(loss)
+
+
+class MultiCriterion(HeldHeadCriterion[MultiLossConfig, SharedHead]):
+    """The losses of boxes, image tags and identities, weighed by a stated rule.
+
+    Each task's loss is a mean over the global batch: L_boxes is the sum of the items of the criterion for boxes,
+    without the factor by which that grows with the batch, L_tags the mean over images and tags, L_embeddings the mean
+    over the objects with an identity. With `fixed` balance the total is ``sum_t gain_t L_t``; with `uncertainty`
+    ``sum_t (exp(-s_t) L_t + s_t) / 2`` (arXiv 1705.07115), where a task without any object to learn from does not
+    count; both times the factor of the criterion for boxes (docs/fidelity.md, entry 186).
+
+    Items are those for boxes, "tag" and "id": times their gains if these are fixed, else as they are.
+
+    Args:
+        config: rule and gains.
+        boxes: criterion of the head for boxes.
+        head: of the model under training, a `MultiHead`; no part of this module.
+        reduce: sums a tensor over the processes of a distributed run; None in a single process.
+    """
+
+    def __init__(
+        self, config: MultiLossConfig, *, boxes: Any, head: Any, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        super().__init__(config, head=head, reduce=reduce)
+        self.boxes = boxes
+
+    def around(self, boxes: Any) -> MultiCriterion:
+        """The same with another criterion for boxes."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "boxes": boxes}
+        return other
+
+    def forward(self, raw: MultiOutput, targets: Targets, size_hw: tuple[int, int]) -> LossOutput:
+        """Loss of one batch.
+
+        Args:
+            raw: output of the head, with log-variances where the balance is `uncertainty`.
+            targets: ground truth in input pixels, with tags and identities as far as they are learned.
+            size_hw: network-input size.
+        """
+        config, parts, items = self.config, dict[str, Tensor](), dict[str, Tensor]()
+        device = targets.boxes_xyxy.device
+        own = torch.tensor(float(targets.num_images), device=device)
+        images = self._reduced(own)
+        factor: Tensor | float = images / getattr(self.boxes.config, "nominal_batch", 1)
+        with torch.autocast(device.type, enabled=False):
+            if config.boxes:
+                of_boxes = self.boxes(raw.boxes, targets, size_hw)
+                factor, parts["boxes"], items = of_boxes.factor, of_boxes.total / of_boxes.factor, of_boxes.items
+            if config.tags and raw.tags is not None:
+                assert targets.tags is not None, "the data have no tags"
+                parts["tags"] = tag_loss(raw.tags, targets.tags).sum() / images
+            counts = {"boxes": images, "tags": images}
+            if config.embeddings and raw.embeddings is not None:
+                total, count = identity_loss(raw, targets, self.head)
+                counts["embeddings"] = self._reduced(count)
+                parts["embeddings"] = total / counts["embeddings"].clamp(min=1)
+            weighed = self._weighed(parts, raw.log_variances, {t: (counts[t] > 0) * own / images for t in parts})
+        whole = {"tag": "tags", "id": "embeddings"}
+        named = {name: self._reduced(parts[task].detach()) for name, task in whole.items() if task in parts}
+        return LossOutput(weighed * factor, self._as_weighed({**items, **named}), factor)
+
+    def _weighed(
+        self, parts: Mapping[str, Tensor], log_variances: Mapping[str, Tensor] | None, shares: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The sum of the tasks.
+
+        Args:
+            parts: this process's shares of the losses.
+            log_variances: by task, or None.
+            shares: how much of each log-variance this process adds, the processes together 1, or 0 where the batch has
+                nothing to learn the task from.
+        """
+        if self.config.balance == "fixed":
+            return torch.stack([getattr(self.config, task) * loss for task, loss in parts.items()]).sum()
+        assert log_variances is not None
+        return torch.stack([
+            ((-log_variances[task]).exp() * loss + log_variances[task] * shares[task]) / 2
+            for task, loss in parts.items()
+        ]).sum()  # fmt: skip
+
+    def _as_weighed(self, items: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.config.balance != "fixed":
+            return dict(items)
+        gains = {"tag": self.config.tags, "id": self.config.embeddings}
+        return {name: value * gains.get(name, self.config.boxes) for name, value in items.items()}
+
+    def _reduced(self, value: Tensor) -> Tensor:
+        return value if self.reduce is None else self.reduce(value)
