@@ -52,7 +52,8 @@ class AugmentConfig:
         paste_in: probability that objects cut from other images are pasted in (needs outlines).
         degrees: rotation range in degrees, +-.
         translate: translation range as a fraction of the size, +-.
-        scale: the zoom factor is drawn from [1 - scale, 1.1 + scale].
+        scale: the zoom factor is drawn from [1 - scale, 1 + scale + extra_zoom].
+        extra_zoom: see `scale`; 0.1 in the published YOLOv7, 0 in YOLOR.
         shear: shear range in degrees, +-.
         perspective: range of the projective terms, +- (0 to 0.001).
         hsv_h, hsv_s, hsv_v: hue, saturation and value are multiplied by 1 + u * gain, u uniform in [-1, 1].
@@ -68,6 +69,7 @@ class AugmentConfig:
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     translate: Annotated[float, Field(ge=0, le=0.9)] = 0.1
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    extra_zoom: Annotated[float, Field(ge=0, le=1)] = 0.1
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
     perspective: Annotated[float, Field(ge=0, le=0.01)] = 0.0
     hsv_h: Probability = 0.015

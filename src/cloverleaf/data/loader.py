@@ -23,7 +23,7 @@ from cloverleaf.data.policy import FirstTime, TrainPolicy, load_sample, mosaic_a
 from cloverleaf.data.sampler import EpochSampler, EvalBatchSampler, Key, TrainBatchSampler
 from cloverleaf.data.transforms.geometry import GREY, letterbox_sample
 from cloverleaf.errors import ImageError
-from cloverleaf.structures import Sample
+from cloverleaf.structures import ByEpoch, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +35,20 @@ class TrainDataset(Dataset[Sample]):
     """Augmented samples by (epoch, index) key.
 
     Args:
-        policy: makes them.
+        policies: make them, of one dataset; the epoch says which.
         epochs: length of the run, which decides when the mosaic is switched off.
     """
 
-    def __init__(self, policy: TrainPolicy, epochs: int) -> None:
-        self.policy, self.epochs = policy, epochs
+    def __init__(self, policies: ByEpoch[TrainPolicy], epochs: int) -> None:
+        self.policies, self.epochs = policies, epochs
 
     def __len__(self) -> int:
-        return len(self.policy.index)
+        return len(self.policies.values[0].index)
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, i = key
-        return self.policy.build(epoch, i, mosaic_allowed=mosaic_allowed(epoch, self.epochs, self.policy.augment))
+        policy = self.policies.at(epoch)
+        return policy.build(epoch, i, mosaic_allowed=mosaic_allowed(epoch, self.epochs, policy.augment))
 
 
 class PlainDataset(Dataset[Sample]):
@@ -143,7 +144,7 @@ def rectangle_hw(aspect: npt.NDArray[np.floating], image_size: int, stride: int)
 def build_train_loader(
     index: DetectionIndex,
     data: DataConfig,
-    augment: AugmentConfig,
+    augment: AugmentConfig | ByEpoch[AugmentConfig],
     *,
     epochs: int,
     seed: int,
@@ -153,15 +154,20 @@ def build_train_loader(
 ) -> DataLoader[Any]:
     """The training loader of this process; its batches are `Batch`es of ``data.batch_size / world_size`` samples.
 
-    ``targets`` says what they hold beside boxes and labels; masks come packed (`Targets.unpacked`).
+    ``augment`` holds for the whole run or changes with the epoch. ``targets`` says what the batches hold beside boxes
+    and labels; masks come packed (`Targets.unpacked`).
     Call ``loader.batch_sampler.sampler.set_epoch(epoch)`` before each epoch, or ``.resume(epoch, start)``.
     """
     cache = open_cache(index, data.image_size, data.cache, area=False)
     options = targets or TargetOptions()
-    policy = TrainPolicy(
-        index, augment, data.image_size, seed, cache, semantic=options.semantic, covered=options.covered
-    )
-    dataset = TrainDataset(policy, epochs)
+    first_time, by_epoch = FirstTime(len(index)), augment if isinstance(augment, ByEpoch) else ByEpoch.always(augment)
+    policies = by_epoch.map(
+        lambda of_phase: TrainPolicy(
+            index, of_phase, data.image_size, seed, cache,
+            semantic=options.semantic, covered=options.covered, first_time=first_time,
+        )
+    )  # fmt: skip
+    dataset = TrainDataset(policies, epochs)
     sampler = EpochSampler(len(index), seed=seed, rank=rank, world_size=world_size)
     batches = TrainBatchSampler(sampler, max(1, data.batch_size // world_size))
     return make_loader(dataset, batches, data.workers, functools.partial(collate, options=options))
@@ -175,7 +181,9 @@ def build_sample_loader(
     ``augment`` None leaves the images as they are, letterboxed. A mosaic that training stopped before its end is used.
     """
     policy = TrainPolicy(index, augment or AugmentConfig(), data.image_size, seed)
-    dataset = PlainDataset(policy) if augment is None else TrainDataset(policy, epochs=augment.close_mosaic + 1)
+    dataset: Dataset[Sample] = PlainDataset(policy)
+    if augment is not None:
+        dataset = TrainDataset(ByEpoch.always(policy), epochs=augment.close_mosaic + 1)
     sampler = EpochSampler(len(index), seed=seed)
     sampler.resume(0, max(len(index) - images, 0))
     return make_loader(dataset, TrainBatchSampler(sampler, data.batch_size), data.workers, collate)

@@ -157,6 +157,7 @@ class TrainPolicy:
         cache: decoded images of that size, or None.
         semantic: samples keep their crowd objects and know what is padding.
         covered: samples know what is padding.
+        first_time: of which files a warning was given; shared by the policies of one run.
     """
 
     def __init__(
@@ -169,10 +170,11 @@ class TrainPolicy:
         *,
         semantic: bool = False,
         covered: bool = False,
+        first_time: FirstTime | None = None,
     ) -> None:
         self.semantic, self.covered = semantic, covered
         self.index, self.augment, self.image_size, self.seed, self.cache = index, augment, image_size, seed, cache
-        self._first_time = FirstTime(len(index))
+        self._first_time = first_time or FirstTime(len(index))
 
     def build(self, epoch: int, i: int, *, mosaic_allowed: bool = True) -> Sample:
         """The ``image_size`` x ``image_size`` sample; the same for the same (seed, epoch, i).
@@ -221,8 +223,9 @@ class TrainPolicy:
     def _draw_perspective(self, rng: np.random.Generator) -> PerspectiveDraw:
         a = self.augment
         return draw_perspective(
-            rng, degrees=a.degrees, translate=a.translate, scale=a.scale, shear=a.shear, perspective=a.perspective
-        )
+            rng, degrees=a.degrees, translate=a.translate, scale=a.scale, shear=a.shear, perspective=a.perspective,
+            extra_zoom=a.extra_zoom,
+        )  # fmt: skip
 
     def _draw_donors(self, rng: np.random.Generator) -> list[Donor]:
         """Half of the outlined objects of random images, until there are enough; none if the first image has none."""

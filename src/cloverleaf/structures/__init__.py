@@ -8,6 +8,7 @@ from cloverleaf.structures.assignment import (
     PointAssignment,
 )
 from cloverleaf.structures.batch import Batch, Targets
+from cloverleaf.structures.by_epoch import ByEpoch
 from cloverleaf.structures.classification import Classification
 from cloverleaf.structures.detections import Detections
 from cloverleaf.structures.features import FeatureSpec
@@ -33,6 +34,7 @@ __all__ = [
     "AuxiliaryAssigner",
     "AuxiliaryOutput",
     "Batch",
+    "ByEpoch",
     "Classification",
     "ClassifyOutput",
     "DenseOutput",

@@ -57,13 +57,17 @@ def draw_perspective(
     scale: float = 0.0,
     shear: float = 0.0,
     perspective: float = 0.0,
+    extra_zoom: float = 0.1,
 ) -> PerspectiveDraw:
-    """Draw in the published order; the zoom comes from [1 - scale, 1.1 + scale] (with 1.1, as published)."""
+    """Draw in the published order; the zoom comes from [1 - scale, 1 + scale + extra_zoom].
+
+    The published YOLOv7 has 0.1 more at the upper end, YOLOR has not.
+    """
     return PerspectiveDraw(
         projective_x=rng.uniform(-perspective, perspective),
         projective_y=rng.uniform(-perspective, perspective),
         angle=rng.uniform(-degrees, degrees),
-        scale=rng.uniform(1 - scale, 1.1 + scale),
+        scale=rng.uniform(1 - scale, 1 + extra_zoom + scale),
         shear_x=rng.uniform(-shear, shear),
         shear_y=rng.uniform(-shear, shear),
         translate_x=rng.uniform(0.5 - translate, 0.5 + translate),
