@@ -19,8 +19,9 @@ from cloverleaf.errors import CheckpointError, ConfigError, DataError, ImageErro
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.predict import sources
+from cloverleaf.predict.classes import resolve_classes
 from cloverleaf.predict.draw import draw_detections
-from cloverleaf.predict.predictor import Predictor, resolve_classes
+from cloverleaf.predict.predictor import Predictor
 from cloverleaf.predict.results import ResultFolder, new_folder
 from cloverleaf.predict.sources import find_sources
 from cloverleaf.structures import Detections

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -15,10 +15,17 @@ from cloverleaf.deploy.extras import require
 from cloverleaf.deploy.fuse import fuse
 from cloverleaf.deploy.input_size import check_image_size, trained_image_size
 from cloverleaf.deploy.metadata import ExportMetadata, to_json
-from cloverleaf.deploy.onnx_file import OUTPUTS, open_session
+from cloverleaf.deploy.onnx_file import OUTPUTS, further_outputs, open_session
 from cloverleaf.deploy.onnx_graph import INPUT, deployable, trace
 from cloverleaf.deploy.suppression import DENSE_OUTPUTS, Suppression, with_suppression
-from cloverleaf.deploy.verify import Parity, compare_dense, compare_detections, compare_probabilities, sample_images
+from cloverleaf.deploy.verify import (
+    Parity,
+    compare_dense,
+    compare_detections,
+    compare_further,
+    compare_probabilities,
+    sample_images,
+)
 from cloverleaf.errors import ConfigError
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.metadata import KEY, WeightsMetadata
@@ -65,7 +72,9 @@ def export(
     Inputs are ``images (B, 3, H, W)`` float32 RGB in [0, 1], outputs ``boxes (B, N, 4)`` xyxy in input pixels and
     ``scores (B, N, K)``. With ``nms`` they are ``boxes (B, D, 4)``, ``scores (B, D)``, ``labels (B, D)`` and
     ``count (B,)``: the detections of `ops.nms.batched_nms` by descending score, filled up with zeros and the label -1.
-    A classifier has ``probabilities (B, K)``. `Predictor` and `evaluate` open the file like weights.
+    A classifier has ``probabilities (B, K)``. A model for several tasks has further outputs: ``tags (B, T)``,
+    probabilities, and per level ``embeddings_8 (B, D, H / 8, W / 8)``, ..., of which `ops.embeddings.sample_embeddings`
+    reads the one that belongs to a box. `Predictor` and `evaluate` open the file like weights.
 
     Args:
         weights: a weights file, or a detector in memory (not changed).
@@ -97,7 +106,7 @@ def export(
         require(package)
     model, parent = _open(weights, nms)
     metadata = _describe(model, parent, image_size, None if dynamic else batch_size, suppression)
-    outputs = DENSE_OUTPUTS if suppression else OUTPUTS[model.task]
+    outputs = (*(DENSE_OUTPUTS if suppression else OUTPUTS[model.task]), *further_outputs(metadata))
     dense = trace(model, outputs, image_size=metadata.image_size, batch_size=metadata.batch_size)
     proto = with_suppression(dense, suppression, model.num_classes) if suppression else dense
     proto.producer_name, proto.producer_version = "cloverleaf", metadata.cloverleaf_version
@@ -152,7 +161,7 @@ def _open(weights: str | Path | Detector, nms: bool) -> tuple[Detector, str]:
             f"{parent or model.spec.name} cannot be exported", f"it is a model for --task {model.task}",
             "export detectors and classifiers only; predict and val take the weights as they are",
         )  # fmt: skip
-    if nms and model.task != "detect":
+    if nms and model.task == "classify":
         raise ConfigError(
             f"{parent or model.spec.name} has no boxes to suppress", f"it is a model for --task {model.task}",
             "leave nms out",
@@ -173,7 +182,19 @@ def _describe(
         category_ids=known.category_ids, image_size=size, batch_size=batch_size, dynamic=batch_size is None,
         stride=model.max_stride, normalisation=known.normalisation, suppression=suppression, form=model.spec.form,
         task=model.task, provenance=known.provenance, parent=parent,
+        **(_further(model) if model.task == "multi" else {}),
     )  # fmt: skip
+
+
+def _further(model: Detector) -> dict[str, Any]:
+    """What a model for several tasks says of itself."""
+    known, head = model.metadata or WeightsMetadata(), model.head
+    return {
+        "num_tags": 0 if head.tags is None else head.tags.linear.out_features,
+        "tag_names": known.tag_names if head.tags is not None else (),
+        "embedding_strides": () if head.embeddings is None else tuple(head.strides),
+        "identities": known.identities,
+    }
 
 
 def _verify(model: Detector, path: Path, dense: ModelProto, metadata: ExportMetadata) -> Parity:
@@ -196,15 +217,19 @@ def _verify(model: Detector, path: Path, dense: ModelProto, metadata: ExportMeta
             parity = compare_probabilities(expected, whole.run(None, feed))
             total = total.merged(replace(parity, shapes=(images.shape,)))
             continue
-        total = total.merged(replace(compare_dense(expected, before.run(None, feed), side), shapes=(images.shape,)))
+        dense_found, boxes = before.run(None, feed), (expected[0], expected[1])
+        total = total.merged(replace(compare_dense(boxes, dense_found[:2], side), shapes=(images.shape,)))
+        found = dense_found if metadata.suppression is None else whole.run(None, feed)
+        if further := further_outputs(metadata):
+            total = total.merged(compare_further(expected[2:], found[-len(further) :]))
         if metadata.suppression is None:
             continue
-        parity = compare_detections(expected, whole.run(None, feed), metadata.suppression, side)
+        parity = compare_detections(boxes, found[:4], metadata.suppression, side)
         total = total.merged(parity)
         if (parity.detections or 0) < _FEW:  # nothing, or next to it, would prove nothing
             lower = replace(metadata.suppression, confidence=_confidence_of_some(expected[1]))
             probe = open_session(with_suppression(dense, lower, model.num_classes).SerializeToString())
-            total = total.merged(compare_detections(expected, probe.run(None, feed), lower, side))
+            total = total.merged(compare_detections(boxes, probe.run(None, feed)[:4], lower, side))
     return total
 
 

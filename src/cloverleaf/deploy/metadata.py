@@ -26,6 +26,10 @@ class ExportMetadata:
         num_classes: K.
         class_names: one per class; empty where unknown.
         category_ids: COCO category id of each class, or None where classes have no other ids.
+        num_tags: T, image-level labels of a model for several tasks; 0 for none.
+        tag_names: one per tag; empty where unknown.
+        embedding_strides: input pixels per cell of each map of embeddings, ascending; empty for a model without.
+        identities: individuals that it was trained to tell apart; empty where unknown.
         image_size: side of the square input in pixels: the only one that the file takes, or the one that it was trained
             for where ``dynamic``.
         batch_size: images per run, None where ``dynamic``.
@@ -46,6 +50,10 @@ class ExportMetadata:
     num_classes: int
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] | None = None
+    num_tags: int = 0
+    tag_names: tuple[str, ...] = ()
+    embedding_strides: tuple[int, ...] = ()
+    identities: tuple[int, ...] = ()
     image_size: int
     batch_size: int | None
     dynamic: bool
@@ -87,6 +95,8 @@ def _check_consistency(path: object, metadata: ExportMetadata) -> None:
         for what, values in (("class names", metadata.class_names), ("category ids", metadata.category_ids or ()))
         if values and len(values) != metadata.num_classes
     ]
+    if metadata.tag_names and len(metadata.tag_names) != metadata.num_tags:
+        faults.append(f"{len(metadata.tag_names)} tag names for {metadata.num_tags} tags")
     if metadata.stride < 1 or metadata.image_size < 1 or metadata.image_size % max(metadata.stride, 1):
         faults.append(f"image size {metadata.image_size} with stride {metadata.stride}")
     if metadata.dynamic != (metadata.batch_size is None) or (metadata.batch_size or 1) < 1:

@@ -13,11 +13,22 @@ import numpy.typing as npt
 from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.deploy.extras import require
 from cloverleaf.deploy.metadata import ExportMetadata, from_json
+from cloverleaf.deploy.onnx_graph import MAPS
 from cloverleaf.errors import CheckpointError, ConfigError
 from cloverleaf.models.metadata import KEY
 
 Array = npt.NDArray[Any]
-OUTPUTS: Mapping[str, tuple[str, ...]] = {"detect": ("boxes", "scores"), "classify": ("probabilities",)}  # by the task
+OUTPUTS: Mapping[str, tuple[str, ...]] = {  # by the task; `further_outputs` follow
+    "detect": ("boxes", "scores"),
+    "classify": ("probabilities",),
+    "multi": ("boxes", "scores"),
+}
+
+
+def further_outputs(metadata: ExportMetadata) -> tuple[str, ...]:
+    """What a file for several tasks gives beside boxes: ``tags``, and ``embeddings_8``, ... of each stride."""
+    maps = (f"{MAPS}{stride}" for stride in metadata.embedding_strides)
+    return (*(["tags"] if metadata.num_tags else []), *maps)
 
 
 class OnnxFile:
@@ -52,7 +63,8 @@ class OnnxFile:
     def run(self, images: npt.NDArray[np.float32]) -> list[Array]:
         """``(B, 3, H, W)`` float32 RGB in [0, 1] -> boxes ``(B, N, 4)`` and scores ``(B, N, K)``; with suppression
         inside boxes ``(B, D, 4)``, scores ``(B, D)``, labels ``(B, D)`` and counts ``(B,)``; of a classifier
-        probabilities ``(B, K)``."""
+        probabilities ``(B, K)``. One for several tasks gives `further_outputs` besides: probabilities of tags
+        ``(B, T)``, and embeddings of each level ``(B, D, H_l, W_l)``."""
         outputs: list[Array] = self._session.run(None, {self._input: images})
         return outputs
 
@@ -119,7 +131,8 @@ def _metadata_of(path: Path, session: Any) -> ExportMetadata:
             "export weights with cloverleaf export",
         )
     metadata = from_json(path, entries[KEY])
-    expected = [*OUTPUTS.get(metadata.task, ()), *(["labels", "count"] if metadata.suppression else [])]
+    boxes = [*OUTPUTS.get(metadata.task, ()), *(["labels", "count"] if metadata.suppression else [])]
+    expected = [*boxes, *further_outputs(metadata)]
     found = [output.name for output in session.get_outputs()]
     if found != expected or len(session.get_inputs()) != 1:
         raise CheckpointError(

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 OPSET = 18  # the oldest that has all we use, so that old runtimes can read the file
 INPUT = "images"
-# Names of open sizes, by the number of axes: probabilities, predictions, images.
+# Names of open sizes, by the number of axes: probabilities, predictions, images. Maps have sizes of their own.
 _OPEN = {2: ("batch", None), 3: ("batch", "predictions", None), 4: ("batch", None, "height", "width")}
+MAPS = "embeddings_"  # begins the names of maps of embeddings; the stride follows
 
 
 class DecodedDetector(nn.Module):
@@ -34,6 +35,22 @@ class DecodedDetector(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, 3, H, W)`` float RGB in [0, 1] -> boxes ``(B, N, 4)`` xyxy in input pixels, scores ``(B, N, K)``."""
         return self.model.decode(self.model(images), (images.shape[2], images.shape[3]))
+
+
+class DecodedSeveral(nn.Module):
+    """The network, the decoding of its boxes, and what it gives beside them, as one module."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` float RGB in [0, 1] -> boxes and scores as `DecodedDetector`, probabilities of tags
+        ``(B, T)`` if there are some, and per level embeddings ``(B, D, H_l, W_l)`` if there are some."""
+        raw = self.model(images)
+        boxes, scores = self.model.decode(raw, (images.shape[2], images.shape[3]))
+        tags = () if raw.tags is None else (raw.tags.sigmoid(),)
+        return (boxes, scores, *tags, *(raw.embeddings or ()))
 
 
 class Classifier(nn.Module):
@@ -50,8 +67,9 @@ class Classifier(nn.Module):
 
 
 def deployable(model: Detector) -> nn.Module:
-    """What is written of a model: `DecodedDetector` or `Classifier`."""
-    return (Classifier if model.task == "classify" else DecodedDetector)(model).eval()
+    """What is written of a model: `DecodedDetector`, `DecodedSeveral` or `Classifier`."""
+    forms = {"classify": Classifier, "multi": DecodedSeveral}
+    return forms.get(model.task, DecodedDetector)(model).eval()
 
 
 def trace(model: Detector, outputs: tuple[str, ...], *, image_size: int, batch_size: int | None) -> ModelProto:
@@ -59,7 +77,7 @@ def trace(model: Detector, outputs: tuple[str, ...], *, image_size: int, batch_s
 
     Args:
         model: in evaluation mode on the CPU.
-        outputs: names for boxes and scores, or for probabilities.
+        outputs: names for what `deployable` gives.
         image_size: side of the square input where the batch size is given.
         batch_size: images per run; None leaves the number of images, their height and their width open.
 
@@ -101,9 +119,10 @@ def _tidy(proto: ModelProto, *, dynamic: bool) -> None:
     if dynamic:
         for value in (*graph.input, *graph.output):
             axes = value.type.tensor_type.shape.dim
+            stride = value.name.removeprefix(MAPS) if value.name.startswith(MAPS) else ""
             for dimension, name in zip(axes, _OPEN[len(axes)], strict=True):
                 if name is not None:
-                    dimension.dim_param = name
+                    dimension.dim_param = f"{name}_{stride}" if stride and name != "batch" else name
 
 
 @contextmanager

@@ -156,7 +156,8 @@ def suppression_graph(
 
 
 def with_suppression(dense: ModelProto, suppression: Suppression, num_classes: int) -> ModelProto:
-    """A copy of a model with the outputs `DENSE_OUTPUTS` that ends in `suppression_graph` instead."""
+    """A copy of a model with the outputs `DENSE_OUTPUTS`, and perhaps others, that has `suppression_graph` in their
+    place."""
     require("onnx")
     from onnx import compose
 
@@ -167,6 +168,11 @@ def with_suppression(dense: ModelProto, suppression: Suppression, num_classes: i
     del merged.opset_import[:]
     merged.opset_import.extend(dense.opset_import)
     batch = dense.graph.output[0].type.tensor_type.shape.dim[0]
+    own = {output.name for output in tail.graph.output}
+    ordered = sorted(merged.graph.output, key=lambda output: output.name not in own)  # what else there is comes last
+    outputs = [type(output).FromString(output.SerializeToString()) for output in ordered]
+    del merged.graph.output[:]
+    merged.graph.output.extend(outputs)
     for output in merged.graph.output:
         output.type.tensor_type.shape.dim[0].CopyFrom(batch)
     return merged

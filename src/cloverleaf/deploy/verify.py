@@ -31,6 +31,8 @@ class Parity:
         pixels: of a coordinate, in input pixels.
         shapes: the inputs that were compared.
         detections: of the suppression inside, all of them accounted for; None where there is none.
+        embeddings: of a value of an embedding, relative to the largest of its map where that is above 1; None where
+            there are none.
     """
 
     boxes: float
@@ -38,6 +40,7 @@ class Parity:
     pixels: float
     shapes: tuple[tuple[int, ...], ...] = ()
     detections: int | None = None
+    embeddings: float | None = None
 
     def merged(self, other: Parity) -> Parity:
         """The larger differences of both, and all that they compared."""
@@ -48,6 +51,7 @@ class Parity:
             max(self.pixels, other.pixels),
             (*self.shapes, *other.shapes),
             sum(found) if found else None,
+            max(maps) if (maps := [e for e in (self.embeddings, other.embeddings) if e is not None]) else None,
         )
 
 
@@ -97,6 +101,40 @@ def compare_probabilities(expected: Tensor, found: Sequence[npt.NDArray[Any]]) -
             _REPORT,
         )
     return _accept(0.0, _largest((probabilities - expected).abs()), 0.0)
+
+
+def compare_further(expected: Sequence[Tensor], found: Sequence[npt.NDArray[Any]]) -> Parity:
+    """What a file for several tasks gives beside boxes with that of the model.
+
+    Args:
+        expected: probabilities of tags ``(B, T)``, and embeddings per level ``(B, D, H_l, W_l)``, as far as there are
+            some.
+        found: the same of the file.
+
+    Raises:
+        ExportError: another shape, or a difference above `TOLERANCE`.
+    """
+    total = Parity(0.0, 0.0, 0.0)
+    for values, array in zip(expected, map(torch.from_numpy, found), strict=True):
+        if values.shape != array.shape:
+            raise ExportError(
+                "the exported model has outputs of another shape",
+                f"expected {tuple(values.shape)}, found {tuple(array.shape)}",
+                _REPORT,
+            )
+        difference = _largest((array - values).abs())
+        if values.dim() == 2:
+            total = total.merged(_accept(0.0, difference, 0.0))
+            continue
+        difference /= max(_largest(values.abs()), 1.0)
+        if not difference <= TOLERANCE:  # also where it is NaN
+            raise ExportError(
+                "the exported model does not compute what the model computes",
+                f"embeddings differ by up to {difference:.2e}; {TOLERANCE:.0e} is allowed",
+                _REPORT,
+            )
+        total = total.merged(Parity(0.0, 0.0, 0.0, embeddings=difference))
+    return total
 
 
 def compare_detections(

@@ -70,7 +70,7 @@ def detect_batches(
     tables: list[DetectionTable] = []
 
     def take(output: Dense | Found, batch: Batch) -> None:
-        tables.append(_postprocess(output, batch, suppression, config.multi_label, category_ids))
+        tables.append(to_table(output, batch, suppression, config.multi_label, category_ids))
 
     speed = run_batches(engine, loader, engine.infer, take)
     return DetectionTable.concatenate(tables), speed
@@ -113,14 +113,21 @@ def to_input(images: Tensor, device: torch.device) -> Tensor:
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def _postprocess(
+def to_table(
     output: Dense | Found,
     batch: Batch,
     suppression: Suppression,
     multi_label: bool,
     category_ids: Sequence[int | None],
 ) -> DetectionTable:
-    """Suppression, and the results of one batch mapped to the original images."""
+    """Suppression, and the results of one batch mapped to the original images.
+
+    Args:
+        output: what an engine gave.
+        batch: its images.
+        suppression, multi_label: as in `select`.
+        category_ids: category of every label; None for labels that shall not be detected.
+    """
     wanted = [label for label, category in enumerate(category_ids) if category is not None]
     categories = np.array([-1 if category is None else category for category in category_ids], np.int64)
     classes = None if len(wanted) == len(category_ids) else wanted

@@ -44,6 +44,20 @@ class Found(NamedTuple):
     counts: Tensor
 
 
+class Several(NamedTuple):
+    """What a model gives that has further tasks beside boxes.
+
+    Attributes:
+        boxes: predictions or detections.
+        tags: ``(B, T)`` float32 probabilities of image-level labels, or None.
+        maps: embeddings per level ``(B, D, H_l, W_l)``, finest first, not normalised, or None.
+    """
+
+    boxes: Dense | Found
+    tags: Tensor | None = None
+    maps: tuple[Tensor, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
     """What there is to know of a model before it runs.
@@ -58,8 +72,13 @@ class EngineInfo:
         category_ids: category id of each class, None where classes have no other ids.
         suppression: the thresholds of its own suppression, None where it gives every prediction.
         task: what it finds: boxes (``detect``), boxes with masks (``instance``), a class per pixel (``semantic``) or
-            per image (``classify``).
+            per image (``classify``), or boxes with image-level labels or embeddings (``multi``).
         most_detections: the most objects per image that it can give; None where it has no limit of its own.
+        num_tags: T, 0 for a model that gives none.
+        tag_names: one per tag, None where unknown.
+        embedding_strides: input pixels per cell of each map of embeddings, ascending; empty for a model without.
+        trained_identities: individuals that it was trained to tell apart, by their numbers in that dataset; None where
+            unknown.
     """
 
     name: str
@@ -72,6 +91,10 @@ class EngineInfo:
     suppression: Suppression | None = None
     task: Task = "detect"
     most_detections: int | None = None
+    num_tags: int = 0
+    tag_names: tuple[str, ...] | None = None
+    embedding_strides: tuple[int, ...] = ()
+    trained_identities: tuple[int, ...] | None = None
 
     def choose_image_size(self, wanted: int | None) -> int:
         """``wanted``, rounded up to a multiple of the stride (and told so); `image_size` where it is None.
@@ -107,6 +130,9 @@ class Engine(Protocol):
     def infer(self, pixels: Tensor) -> Dense | Found:
         """``(B, 3, H, W)`` float32 RGB in [0, 1] on `device` -> predictions or detections in input pixels."""
 
+    def several(self, pixels: Tensor) -> Several:
+        """Of a model for several tasks everything that it gives, for images as for `infer`."""
+
     def classify(self, pixels: Tensor) -> Tensor:
         """Of a classifier the probabilities ``(B, K)`` float32 of images as for `infer`."""
 
@@ -124,7 +150,21 @@ def info_of(model: Detector) -> EngineInfo:
         category_ids=tuple(ids) if ids else None,
         task=model.task,
         most_detections=getattr(model.spec.head, "detections", None) if model.task == "instance" else None,
+        **(_further_tasks(model) if model.task == "multi" else {}),
     )
+
+
+def _further_tasks(model: Detector) -> dict[str, Any]:
+    """What a model for several tasks gives beside boxes."""
+    head, facts = model.head, model.metadata
+    classifier = head.identities  # of training; not in the form that is deployed
+    known = classifier.ids.tolist() if classifier is not None else facts.identities if facts is not None else ()
+    return {
+        "num_tags": 0 if head.tags is None else head.tags.linear.out_features,
+        "tag_names": (tuple(facts.tag_names) or None) if facts is not None and head.tags is not None else None,
+        "embedding_strides": () if head.embeddings is None else tuple(head.strides),
+        "trained_identities": tuple(known) if known and min(known) >= 0 else None,
+    }
 
 
 class TorchEngine:
@@ -144,6 +184,13 @@ class TorchEngine:
         """As `Engine.infer`."""
         boxes, scores = self.model.decode(self._raw(pixels), _size(pixels))
         return Dense(boxes.float(), scores.float())
+
+    def several(self, pixels: Tensor) -> Several:
+        """As `Engine.several`."""
+        raw = self._raw(pixels)
+        boxes, scores = self.model.decode(raw, _size(pixels))
+        tags = None if raw.tags is None else raw.tags.float().sigmoid()
+        return Several(Dense(boxes.float(), scores.float()), tags, raw.embeddings)
 
     def instances(self, pixels: Tensor, *, confidence: float, max_detections: int) -> list[Instances]:
         """Of a model for instances what it finds in each of the images, which are as for `infer`."""

@@ -19,17 +19,20 @@ from cloverleaf.evaluation.classification import ClassEvaluator, ClassMetrics
 from cloverleaf.evaluation.coco import CocoEvaluator, CocoMetrics
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.evaluation.instances import InstanceEvaluator, InstanceMetrics
+from cloverleaf.evaluation.multi import MultiMetrics
 from cloverleaf.evaluation.semantic import SemanticEvaluator, SemanticMetrics
 from cloverleaf.evaluation.table import DetectionTable
+from cloverleaf.evaluation.tags import THRESHOLD
 from cloverleaf.models.spec import Task
 from cloverleaf.predict.classify import classify_batches
 from cloverleaf.predict.detect import Speed, detect_batches
 from cloverleaf.predict.engine import Engine
 from cloverleaf.predict.instances import check_detections, instance_batches
+from cloverleaf.predict.multi import judge_embeddings, judge_tags, several_batches, tag_columns
 from cloverleaf.predict.semantic import segment_batches
 from cloverleaf.structures import Batch
 
-Metrics = CocoMetrics | InstanceMetrics | SemanticMetrics | ClassMetrics
+Metrics = CocoMetrics | InstanceMetrics | SemanticMetrics | ClassMetrics | MultiMetrics
 Truth = Any  # what the judge of a task keeps of a ground truth, to judge by it again and again
 Judged = tuple[Metrics, DetectionTable, Speed]
 
@@ -157,19 +160,45 @@ def _judge_classes(
     return evaluator.compute(), DetectionTable.empty(), speed
 
 
+@dataclass(frozen=True, slots=True)
+class _MultiTruth:
+    """Boxes in advance; tags and identities come with the batches."""
+
+    index: DetectionIndex
+    boxes: CocoEvaluator
+
+
+def _multi_truth(index: DetectionIndex, data: DataConfig, config: EvalConfig) -> _MultiTruth:
+    return _MultiTruth(index, _box_truth(index, data, config))
+
+
+def _judge_several(
+    engine: Engine, loader: Iterable[Batch], config: EvalConfig, category_ids: Sequence[int | None], truth: Truth
+) -> Judged:
+    """What the dataset has no truth of is not judged."""
+    index: DetectionIndex = truth.index
+    if engine.info.num_tags and index.tag_names:
+        tag_columns(engine.info, index)  # raises before the work
+    detections, found, speed = several_batches(engine, loader, config, category_ids)
+    truth.boxes.reset()
+    truth.boxes.update(detections)
+    retrieval, examples = judge_embeddings(engine.info, index, found)
+    metrics = MultiMetrics(truth.boxes.compute(), judge_tags(engine.info, index, found), retrieval, examples)
+    return metrics, detections, speed
+
+
+def _box_protocol(config: EvalConfig) -> dict[str, Any]:
+    return {
+        "confidence": config.confidence,
+        "iou": config.iou,
+        "multi_label": config.multi_label,
+        "max_detections": config.max_detections,
+        "ap_detections": config.ap_detections,
+    }
+
+
 JUDGES: Mapping[Task, Judge] = {
-    "detect": Judge(
-        _box_truth,
-        _judge_boxes,
-        lambda classes: classes,
-        lambda c: {
-            "confidence": c.confidence,
-            "iou": c.iou,
-            "multi_label": c.multi_label,
-            "max_detections": c.max_detections,
-            "ap_detections": c.ap_detections,
-        },
-    ),
+    "detect": Judge(_box_truth, _judge_boxes, lambda classes: classes, _box_protocol),
     "instance": Judge(
         _instance_truth,
         _judge_instances,
@@ -183,5 +212,11 @@ JUDGES: Mapping[Task, Judge] = {
     "semantic": Judge(_pixel_truth, _judge_pixels, lambda classes: classes + 1, lambda c: {}),
     "classify": Judge(
         _class_truth, _judge_classes, lambda classes: classes, lambda c: {}, loader=build_class_eval_loader
+    ),
+    "multi": Judge(
+        _multi_truth,
+        _judge_several,
+        lambda classes: classes,
+        lambda c: {**_box_protocol(c), "tag_threshold": THRESHOLD},
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import torch
 from torch import Tensor
 
 from cloverleaf.deploy.onnx_file import Array, OnnxFile
-from cloverleaf.predict.engine import Dense, EngineInfo, Found
+from cloverleaf.models.spec import Task
+from cloverleaf.predict.engine import Dense, EngineInfo, Found, Several
+
+_TASKS: Mapping[str, Task] = {"detect": "detect", "classify": "classify", "multi": "multi"}  # that can be exported
 
 
 class OnnxEngine:
@@ -39,13 +43,25 @@ class OnnxEngine:
             class_names=facts.class_names or None,
             category_ids=facts.category_ids or None,
             suppression=facts.suppression,
-            task="classify" if facts.task == "classify" else "detect",
+            task=_TASKS[facts.task],
+            num_tags=facts.num_tags,
+            tag_names=facts.tag_names or None,
+            embedding_strides=facts.embedding_strides,
+            trained_identities=facts.identities or None,
         )
 
     def infer(self, pixels: Tensor) -> Dense | Found:
         """As `Engine.infer`; any number of images, also where the file takes a fixed one."""
+        return self.several(pixels).boxes
+
+    def several(self, pixels: Tensor) -> Several:
+        """As `Engine.several`; any number of images."""
         outputs = [torch.from_numpy(array) for array in self._run(np.ascontiguousarray(pixels.numpy()))]
-        return Dense(*outputs) if self.info.suppression is None else Found(*outputs)
+        count = 2 if self.info.suppression is None else 4
+        boxes = Dense(*outputs[:2]) if self.info.suppression is None else Found(*outputs[:4])
+        tags = outputs[count] if self.info.num_tags else None
+        maps = outputs[count + (tags is not None) :]
+        return Several(boxes, tags, tuple(maps) or None)
 
     def classify(self, pixels: Tensor) -> Tensor:
         """As `Engine.classify`; any number of images."""

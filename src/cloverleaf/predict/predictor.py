@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -13,14 +11,17 @@ import torch
 from torch import Tensor
 
 from cloverleaf.data.transforms.whole_images import EvalTransform
-from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.errors import ConfigError
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import Task
-from cloverleaf.ops.letterbox import LetterboxTransform, letterbox, unletterbox_boxes
+from cloverleaf.ops.letterbox import unletterbox_boxes
 from cloverleaf.ops.masks import to_label_map
+from cloverleaf.predict.boxed import Boxed, in_batches
+from cloverleaf.predict.classes import resolve_classes
 from cloverleaf.predict.detect import to_input
-from cloverleaf.predict.engine import Engine, Precision, open_engine, segmenting
+from cloverleaf.predict.engine import Engine, Precision, Several, open_engine, segmenting
 from cloverleaf.predict.instances import CONFIDENCE, check_most, place
+from cloverleaf.predict.multi import embed_boxes, to_boxes, with_further
 from cloverleaf.predict.selection import choose_suppression, refuse_thresholds, select
 from cloverleaf.predict.sources import Picture, to_picture
 from cloverleaf.structures import Classification, Detections, LabelMap, Mask
@@ -33,7 +34,8 @@ class Predictor:
     """A model with its pre- and post-processing; boxes by the published detection protocol of YOLOv7.
 
     A model for boxes or for instances gives `Detections`, those of the latter with masks; one for pixels gives a
-    `LabelMap` through `segment`, one for whole images a `Classification` through `classify`.
+    `LabelMap` through `segment`, one for whole images a `Classification` through `classify`. `Detections` of a model
+    for several tasks have tags, embeddings or both; `embed` gives embeddings of other boxes.
 
     Args:
         weights: a weights file, a file made by `export`, a detector in memory (it is copied), or an engine.
@@ -132,7 +134,7 @@ class Predictor:
             raise ConfigError(
                 f"{self.engine.info.name} gives no detections", f"it is a model for {kind}", f"call {call}(images)"
             )
-        infer = self._boxes if self.task == "detect" else self._instances
+        infer = self._instances if self.task == "instance" else self._boxes
         return self._in_batches(pictures, infer)
 
     def segment(self, images: Sequence[Any]) -> list[LabelMap]:
@@ -186,47 +188,65 @@ class Predictor:
             ]
         return found
 
+    def embed(self, images: Sequence[Any], boxes_xyxy: Sequence[Any]) -> list[np.ndarray]:
+        """Of a model with embeddings those of given boxes, such as annotated ones, image by image.
+
+        Args:
+            images: as for calling the predictor.
+            boxes_xyxy: per image ``(n, 4)`` in its pixels.
+
+        Returns:
+            Per image ``(n, D)`` float32, rows of length 1: the dot product of two is the cosine of their similarity.
+
+        Raises:
+            ImageError: something cannot be read or is no image.
+            ConfigError: the model has no embeddings, or boxes do not fit the images.
+        """
+        strides = self.engine.info.embedding_strides
+        if not strides:
+            raise ConfigError(
+                f"{self.engine.info.name} gives no embeddings", f"it is a model for --task {self.task}",
+                "train one with --task multi",
+            )  # fmt: skip
+        boxes = to_boxes(boxes_xyxy, len(images))
+
+        def infer(pixels: Tensor, places: list[int], boxed: list[Boxed]) -> list[np.ndarray]:
+            maps = self.engine.several(pixels).maps
+            assert maps is not None
+            return list(embed_boxes(maps, strides, [boxes[i] for i in places], [item.whole for item in boxed]))
+
+        pictures = [to_picture(image) for image in images]
+        return in_batches(self.engine, pictures, infer, image_size=self.image_size, batch_size=self.batch_size)
+
     @property
     def task(self) -> Task:
-        """What the model gives: boxes, instances, pixels or classes of images."""
+        """What the model gives: boxes, instances, pixels, classes of images, or boxes with further tasks."""
         return self.engine.info.task
 
     def _in_batches(
-        self, pictures: Sequence[Picture], infer: Callable[[Tensor, list[_Boxed]], list[Result]]
+        self, pictures: Sequence[Picture], infer: Callable[[Tensor, list[Boxed]], list[Result]]
     ) -> list[Result]:
-        """Letterbox, and run images of one input size together; results in the order of the pictures."""
-        info = self.engine.info
-        side = (self.image_size, self.image_size)
-        boxed = [
-            _Boxed(picture, *letterbox(picture.pixels, side, auto=not info.fixed, stride=info.stride))
-            for picture in pictures
-        ]
-        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, item in enumerate(boxed):
-            by_shape[item.image.shape].append(i)
-        found: dict[int, Result] = {}
-        with torch.inference_mode():
-            for members in by_shape.values():
-                for start in range(0, len(members), self.batch_size):
-                    chosen = members[start : start + self.batch_size]
-                    images = torch.from_numpy(np.stack([boxed[i].image for i in chosen])).permute(0, 3, 1, 2)
-                    results = infer(to_input(images, self.engine.device), [boxed[i] for i in chosen])
-                    found.update(zip(chosen, results, strict=True))
-        return [found[i] for i in range(len(pictures))]
+        return in_batches(
+            self.engine, pictures, lambda pixels, _, boxed: infer(pixels, boxed),
+            image_size=self.image_size, batch_size=self.batch_size,
+        )  # fmt: skip
 
-    def _boxes(self, pixels: Tensor, boxed: list[_Boxed]) -> list[Detections]:
+    def _boxes(self, pixels: Tensor, boxed: list[Boxed]) -> list[Detections]:
         """Boxes that lie wholly outside their image are dropped."""
-        output = self.engine.infer(pixels)
-        kept = select(output, self.suppression, class_agnostic=self.class_agnostic, classes=self.classes)
+        several = self.task == "multi"
+        output = self.engine.several(pixels) if several else Several(self.engine.infer(pixels))
+        kept = select(output.boxes, self.suppression, class_agnostic=self.class_agnostic, classes=self.classes)
         results = []
         for item, parts in zip(boxed, kept, strict=True):
             boxes, scores, labels = (part.cpu().numpy() for part in parts)
             xyxy = unletterbox_boxes(boxes, item.whole, item.picture.original_hw).astype(np.float32)
             inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
             results.append(self._detections(item, xyxy[inside], scores[inside], labels[inside]))
-        return results
+        if not several:
+            return results
+        return with_further(results, output, self.engine.info, [item.whole for item in boxed])
 
-    def _instances(self, pixels: Tensor, boxed: list[_Boxed]) -> list[Detections]:
+    def _instances(self, pixels: Tensor, boxed: list[Boxed]) -> list[Detections]:
         limits = self.suppression
         found = segmenting(self.engine).instances(
             pixels, confidence=limits.confidence, max_detections=limits.max_detections
@@ -238,7 +258,7 @@ class Predictor:
             results.append(detections if self.classes is None else detections[np.isin(labels, self.classes)])
         return results
 
-    def _label_maps(self, pixels: Tensor, boxed: list[_Boxed]) -> list[LabelMap]:
+    def _label_maps(self, pixels: Tensor, boxed: list[Boxed]) -> list[LabelMap]:
         logits = segmenting(self.engine).segment(pixels)
         return [
             LabelMap(to_label_map(values, item.whole, item.picture.original_hw), self.class_names, item.picture.source)
@@ -247,7 +267,7 @@ class Predictor:
 
     def _detections(
         self,
-        item: _Boxed,
+        item: Boxed,
         xyxy: np.ndarray,
         scores: np.ndarray,
         labels: np.ndarray,
@@ -263,43 +283,3 @@ class Predictor:
             category_ids=self.category_ids,
             masks=masks,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Boxed:
-    """A picture in the form of the network's input, and where it lies there."""
-
-    picture: Picture
-    image: np.ndarray
-    transform: LetterboxTransform
-
-    @property
-    def whole(self) -> LetterboxTransform:
-        """From pixels of the original, of which the picture may be a reduced form, to those of the input."""
-        scale_x, scale_y, left, top = self.transform
-        (height, width), (original_height, original_width) = self.picture.pixels.shape[:2], self.picture.original_hw
-        return scale_x * width / original_width, scale_y * height / original_height, left, top
-
-
-def resolve_classes(classes: Iterable[str | int], names: Sequence[str]) -> tuple[int, ...]:
-    """Labels of classes given by name or by number (also as text, where no class has that name).
-
-    Raises:
-        ConfigError: no such class, or none given.
-    """
-    labels = []
-    for item in [classes] if isinstance(classes, str | int) else classes:
-        if isinstance(item, str) and item in names:
-            labels.append(names.index(item))
-            continue
-        text = str(item).strip()
-        if isinstance(item, bool) or not text.lstrip("-").isdecimal():
-            raise ConfigError(f"the model has no class {item!r}", f"it knows {len(names)}", suggest(str(item), names))
-        if not 0 <= int(text) < len(names):
-            raise ConfigError(
-                f"the model has no class {item}", f"labels run from 0 to {len(names) - 1}", "use a name or a label"
-            )
-        labels.append(int(text))
-    if not labels:
-        raise ConfigError("no class is left to detect", "the list of classes is empty", "leave it out to keep all")
-    return tuple(sorted(set(labels)))
