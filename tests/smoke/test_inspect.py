@@ -88,7 +88,7 @@ def test_other_backbones_and_one_column(work: Path) -> None:
     ]  # fmt: skip
     single = create_model("revcol-pico+none+dense", num_classes=2, backbone={"columns": 1, "normalize": True})
     of_one = inspect(single, [work / "photos" / "0.jpg"], work / "one", InspectOptions(image_size=32))
-    assert set(of_one.left_out) == {"decoder", "similarity"}
+    assert set(of_one.left_out) == {"decoder", "similarity", "implicit"}
     facts = of_one.findings["inversion"].facts
     assert facts["columns"] == [] and facts["stem"]["settled"] and min(facts["image"]["psnr_db"]) > 20
 
@@ -126,6 +126,7 @@ def test_numbers_of_a_picture_keep_their_sign() -> None:
         ),
         ({"compare": "no-such-model"}, "photos", CloverleafError, "no-such-model"),
         ({"compare": "model.onnx"}, "photos", ConfigError, "exported file"),
+        ({"only": ("implicit",)}, "photos", ConfigError, "has no implicit knowledge; give its head or neck some"),
         ({}, "photos/broken.jpg", DataError, "no image"),
         ({}, "nowhere", DataError, "found nothing"),
     ],

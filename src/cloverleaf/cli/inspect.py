@@ -12,12 +12,16 @@ def inspect(
     model: Annotated[
         str, typer.Argument(help="Weights, or the name of a model, which is fresh then.", metavar="WEIGHTS|MODEL")
     ],
-    images: Annotated[list[str], typer.Option("--images", "-i", help="Image, folder or quoted glob; may be repeated.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", "-i", help="Image, folder or quoted glob; may be repeated. implicit needs none."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the pictures; default: a new runs/inspect.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="Kinds, separated by commas: inversion, decoder, similarity; default: all.")
+        str | None,
+        typer.Option(help="Kinds, separated by commas: inversion, decoder, similarity, implicit; default: all."),
     ] = None,
     image_size: Annotated[int, typer.Option(help="Side of the square cut from every image, in pixels.", min=32)] = 128,
     max_images: Annotated[int, typer.Option(help="At most so many images, evenly chosen.", min=1)] = 64,
@@ -31,16 +35,20 @@ def inspect(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of fresh models and of decoders.", min=0)] = 0,
 ) -> None:
-    """Look into a model: what its columns keep of the image, and how alike its maps are.
+    """Look into a model: what it has learned, what it keeps of the image, and how alike its maps are.
 
     Writes pictures and inspect.json. Inversion (RevCol only): the image and every earlier column from the last column.
     Decoder: the image as drawn from coarsest maps. Similarity: CKA of all columns, levels and the pixels.
+    Implicit (models with such knowledge): what was learned and what it means in pixels; with images, what features
+    it changes and how.
 
     Examples:
 
         cloverleaf inspect runs/train/weights/best.safetensors --images photos/
 
         cloverleaf inspect revcol-tiny+fpn+dense --images photo.jpg --only inversion
+
+        cloverleaf inspect runs/train/weights/best.safetensors --only implicit
 
         cloverleaf inspect best.safetensors --images photos/ --compare yolov7-tiny.safetensors --fit-decoder 1000
     """
@@ -55,7 +63,7 @@ def inspect(
         only=kinds, image_size=image_size, max_images=max_images, fit_decoder=fit_decoder, compare=compare,
         device=device, seed=seed,
     )  # fmt: skip
-    result = look(model, images, output, options, typer.echo)
+    result = look(model, images or [], output, options, typer.echo)
     console = Console()
     for finding in result.findings.values():
         for numbers in finding.tables:

@@ -15,6 +15,7 @@ COLOURS = (
 )
 INK, MUTED, GRID, PAPER = "#1f2933", "#66737f", "#dfe4e8", "#f6f7f9"
 SEQUENTIAL = "Blues"  # light for little, dark for much
+DIVERGING = "RdBu_r"  # blue below the middle, red above
 
 RGB = tuple[int, int, int]
 

@@ -49,7 +49,9 @@ class Inspection:
     Attributes:
         refusal: why it does not apply to a model or these images, and what it is for; None where it applies.
         run: does it; pictures go to the folder, sentences about the progress to the callable.
+        needs_images: whether it has nothing to show without images.
     """
 
     refusal: Callable[[Subject, InspectOptions], str | None]
     run: Callable[[Subject, InspectOptions, Path, Callable[[str], None]], Finding]
+    needs_images: bool = True

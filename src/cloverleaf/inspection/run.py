@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cloverleaf import atomic
 from cloverleaf.errors import ConfigError, suggest
-from cloverleaf.inspection import decoder, inversion, similarity
+from cloverleaf.inspection import decoder, implicit, inversion, similarity
 from cloverleaf.inspection.finding import Finding, Inspection
-from cloverleaf.inspection.subject import InspectOptions, Subject, open_model, read_squares
+from cloverleaf.inspection.subject import InspectOptions, Subject, no_squares, open_model, read_squares
 from cloverleaf.models.detector import Detector
 from cloverleaf.predict.device import resolve_device
 from cloverleaf.predict.results import make_folder, new_folder
@@ -21,6 +21,7 @@ INSPECTIONS: Mapping[str, Inspection] = {
     "inversion": Inspection(inversion.refusal, inversion.run),
     "decoder": Inspection(decoder.refusal, decoder.run),
     "similarity": Inspection(similarity.refusal, similarity.run),
+    "implicit": Inspection(implicit.refusal, implicit.run, needs_images=False),
 }
 
 
@@ -41,16 +42,16 @@ class InspectResult:
 
 def inspect(
     model: str | os.PathLike[str] | Detector,
-    images: Sequence[str | os.PathLike[str]],
+    images: Sequence[str | os.PathLike[str]] = (),
     output: Path | None = None,
     options: InspectOptions | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> InspectResult:
-    """Look into a model: what its backbone keeps of images, and how alike its maps are.
+    """Look into a model: what it has learned, what its backbone keeps of images, and how alike its maps are.
 
     Args:
         model: a weights file, a name (freshly initialised then) or a detector.
-        images: files, folders or globs.
+        images: files, folders or globs; without any, only what is learned can be shown.
         output: folder for pictures and ``inspect.json``, made if missing; None for a new one in ``runs``.
         options: see there.
         say: told about the progress.
@@ -61,12 +62,14 @@ def inspect(
         DataError: no images, or the folder cannot be made.
     """
     options = options or InspectOptions()
-    _check(options)
+    _check(options, bool(images))
     device = resolve_device(options.device)
     opened = [open_model(one, options.seed) for one in (model, options.compare) if one is not None]
-    for name, detector in opened:
+    for name, detector in opened if images else ():
         _check_size(name, detector, options.image_size)
-    pictures, sources = read_squares(images, options.image_size, options.max_images, say)
+    pictures, sources = (
+        read_squares(images, options.image_size, options.max_images, say) if images else no_squares(options.image_size)
+    )
     subjects = [Subject(name, detector.to(device), pictures, sources, device) for name, detector in opened]
     subject = replace(subjects[0], compared=subjects[1]) if len(subjects) > 1 else subjects[0]
     left_out = _left_out(subject, options)
@@ -83,12 +86,18 @@ def inspect(
 def _left_out(subject: Subject, options: InspectOptions) -> dict[str, str]:
     """Kinds that do not apply and why; refuses those that were asked for by name, and options that are for them."""
     wanted = options.only or tuple(INSPECTIONS)
-    left_out = {kind: reason for kind in wanted if (reason := INSPECTIONS[kind].refusal(subject, options))}
+    left_out = {kind: reason for kind in wanted if (reason := _refusal(kind, subject, options))}
     asked = {*(options.only or ()), *(["decoder"] if options.fit_decoder or options.compare else [])}
     for kind, reason in left_out.items():
         if kind in asked or len(left_out) == len(wanted):
             raise ConfigError(f"{kind} is not possible here", reason, "choose what fits, or leave it out")
     return left_out
+
+
+def _refusal(kind: str, subject: Subject, options: InspectOptions) -> str | None:
+    if INSPECTIONS[kind].needs_images and not subject.sources:
+        return "it looks at images and none are given; name some with --images"
+    return INSPECTIONS[kind].refusal(subject, options)
 
 
 def _check_size(name: str, detector: Detector, side: int) -> None:
@@ -100,8 +109,15 @@ def _check_size(name: str, detector: Detector, side: int) -> None:
         )  # fmt: skip
 
 
-def _check(options: InspectOptions) -> None:
+def _check(options: InspectOptions, with_images: bool) -> None:
     """Refuse what is unknown or has no effect."""
+    usual = InspectOptions()
+    for option in ("image_size", "max_images"):
+        if not with_images and getattr(options, option) != getattr(usual, option):
+            raise ConfigError(
+                f"--{option.replace('_', '-')} has no effect", "no images are given",
+                "name some with --images, or leave it out",
+            )  # fmt: skip
     if options.only is not None and len(set(options.only)) != max(len(options.only), 1):
         raise ConfigError(
             f"--only {','.join(options.only)!r} is not valid", "it names a kind twice, or none",

@@ -55,7 +55,7 @@ class Subject:
     Attributes:
         name: of the model, for titles.
         model: on the device.
-        images: ``(n, 3, S, S)`` float32 RGB in [0, 1], on the CPU.
+        images: ``(n, 3, S, S)`` float32 RGB in [0, 1], on the CPU; n is 0 where none are given.
         sources: the files they come from.
         device: where it runs.
         compared: another model with the same images, or None.
@@ -137,6 +137,11 @@ def read_squares(
             "name images or folders of them",
         )  # fmt: skip
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous() / 255, tuple(names)
+
+
+def no_squares(side: int) -> tuple[Tensor, tuple[str, ...]]:
+    """What `read_squares` gives, of no images."""
+    return torch.empty(0, 3, side, side), ()
 
 
 def _square(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:

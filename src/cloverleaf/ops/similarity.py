@@ -20,8 +20,7 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
         A number in [0, 1]; it does not change when features are rotated, mirrored, shifted or scaled as a whole. NaN
         where features are constant. Biased upwards where there are few examples, see `unbiased_hsic`.
     """
-    x, y = x - x.mean(0), y - y.mean(0)
-    return (y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
+    return kernel_alignment(x - x.mean(0), y - y.mean(0))
 
 
 def unbiased_hsic(features: Sequence[Tensor]) -> Tensor:
@@ -59,3 +58,26 @@ def _without_bias(x: Tensor) -> Tensor:
     rows = gram.sum(0) / (count - 2)
     total = gram.sum() / ((count - 1) * (count - 2))
     return (gram - rows[:, None] - rows + total).fill_diagonal_(0)
+
+
+def kernel_alignment(x: Tensor, y: Tensor) -> Tensor:
+    """<K_x, K_y> / (|K_x| |K_y|) of linear kernels that are not centred (Cristianini et al. 2001, section 3).
+
+    Args:
+        x, y: (n, d), (n, e) features of the same n examples; d and e may differ.
+
+    Returns:
+        A number in [0, 1]: `linear_cka` without centring, so that shifts count. NaN where features are zero.
+    """
+    return (y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
+
+
+def effective_dimension(x: Tensor) -> Tensor:
+    """(sum of l)^2 / (sum of l^2) over the eigenvalues l of the covariance of (n, d): the participation ratio.
+
+    Returns:
+        From 1, all examples on a line, to min(n - 1, d), equal variance in all directions; NaN of constants.
+    """
+    x = x - x.mean(0)
+    gram = x @ x.T if len(x) < x.shape[1] else x.T @ x
+    return gram.trace().square() / gram.square().sum()

@@ -1,0 +1,215 @@
+"""What was learned as implicit knowledge (arXiv 2105.04206), what it means in pixels, and what it does to features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloverleaf.heads.anchor_based import AnchorHead
+from cloverleaf.inspection.alignment import facts_of, record
+from cloverleaf.inspection.alignment_pictures import plot_alignment
+from cloverleaf.inspection.boxes_at_rest import (
+    BoxesAtRest,
+    Correlation,
+    boxes_at_rest,
+    column_kinds,
+    mirrored_anchors,
+    plain,
+)
+from cloverleaf.inspection.finding import Finding, Table
+from cloverleaf.inspection.implicit_pictures import plot_boxes_at_rest, plot_factors, plot_parts, plot_vectors
+from cloverleaf.inspection.knowledge import (
+    START_STD,
+    Knowledge,
+    OutputNames,
+    by_place,
+    find_knowledge,
+    is_implicit,
+    output_names,
+)
+from cloverleaf.inspection.subject import InspectOptions, Subject
+
+BOXES = "implicit_boxes.png"
+_FEW = 1024  # values that are written to the JSON file
+
+
+def refusal(subject: Subject, options: InspectOptions) -> str | None:
+    """It applies to models with implicit knowledge that is not folded yet."""
+    if any(is_implicit(module) for module in subject.model.modules()):
+        return None
+    if subject.model.spec.fused:
+        return (
+            f"{subject.name} is fused: implicit knowledge, if it had any, is folded into its convolutions; "
+            "inspect the weights as they were trained"
+        )
+    return (
+        f"{subject.name} has no implicit knowledge; give its head or neck some with the option implicit and train it, "
+        "or, if this is a deployed model, whose knowledge is folded, inspect the weights as they were trained"
+    )
+
+
+def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[str], None]) -> Finding:
+    """Draw every place's vectors; of an anchor head what they mean in pixels; with images what they do to features."""
+    found = find_knowledge(subject.model)
+    findings = [_learned(subject, place, members, folder) for place, members in by_place(found)]
+    if isinstance(subject.model.head, AnchorHead) and any(one.path.startswith("head.") for one in found):
+        findings.append(_in_pixels(subject, found, folder))
+    if subject.sources:
+        findings += [_aligned(subject, place, members, folder, say) for place, members in by_place(found)]
+    else:
+        findings.append(Finding(("Without --images nothing is said about the features that pass.",), {}))
+    facts: dict[str, Any] = {}
+    for one in findings:
+        for key, value in one.facts.items():
+            facts.setdefault(key, {}).update(value)
+    return Finding(
+        tuple(note for one in findings for note in one.notes), facts,
+        tuple(table for one in findings for table in one.tables),
+        tuple(picture for one in findings for picture in one.pictures),
+    )  # fmt: skip
+
+
+def _learned(subject: Subject, place: str, members: Sequence[Knowledge], folder: Path) -> Finding:
+    """What one place has learned."""
+    named = [(one, names) for one in members if (names := output_names(subject.model, one)) is not None]
+    head = f"{subject.name}: {place}, {members[0].operator} ({members[0].modelling})"
+    path = folder / f"implicit_{place.replace('.', '_')}.png"
+    if len(named) == len(members):
+        plot_factors(named, path, title=f"{head}, by anchor and output")
+    else:
+        plot_vectors(members, path, title=head)
+    pictures = [path]
+    if all(one.parts for one in members):
+        pictures.append(path.with_name(f"{path.stem}_parts.png"))
+        plot_parts(members, pictures[-1], title=f"{head}: what it is made of")
+    rows = tuple(
+        (one.label, f"{one.values.size:,}", f"{one.values.mean():.4f}", f"{one.values.std():.4f}",
+         f"{one.values.min():.3f} to {one.values.max():.3f}")
+        for one in members
+    )  # fmt: skip
+    start = "" if members[0].start is None else f", start {members[0].start:g} ± {START_STD}"
+    tables = [Table(f"{place} ({members[0].operator}{start})", ("", "values", "mean", "std.", "range"), rows)]
+    if len(named) == len(members):
+        tables.append(_by_output(place, named))
+    facts = {place: {"operator": members[0].operator, "modelling": members[0].modelling,
+                     "start": None if members[0].start is None else {"mean": members[0].start, "std": START_STD},
+                     "modules": [_facts(one, dict(named_facts(named)).get(one.path)) for one in members]}}  # fmt: skip
+    return Finding((), {"places": facts}, tuple(tables), tuple(pictures))
+
+
+def _by_output(place: str, named: Sequence[tuple[Knowledge, OutputNames]]) -> Table:
+    """Means over the anchors, and the spread over them, of each kind of output."""
+    kinds = column_kinds(named[0][1])
+    rows = []
+    for one, names in named:
+        values = one.values.reshape(len(names.rows), -1)
+        rows.append((one.label, *(f"{values[:, k].mean():.3f} ± {values[:, k].std():.3f}" for k in kinds.values())))
+    return Table(f"{place}: mean ± std. over anchors and classes", ("", *kinds), tuple(rows))
+
+
+def named_facts(named: Sequence[tuple[Knowledge, OutputNames]]) -> list[tuple[str, dict[str, Any]]]:
+    """By path, what rows and columns of the values are."""
+    return [(one.path, {"rows": list(names.rows), "columns": list(names.columns)}) for one, names in named]
+
+
+def _facts(one: Knowledge, names: dict[str, Any] | None) -> dict[str, Any]:
+    values = one.values
+    return {
+        "path": one.path, "label": one.label, "stride": one.stride, "count": values.size,
+        "mean": float(values.mean()), "std": float(values.std()),
+        "min": float(values.min()), "max": float(values.max()), "norm": float(np.linalg.norm(values)),
+        "parts": {name: list(part.shape) for name, part in one.parts.items()},
+        **(names or {}),
+        **({"values": values.round(6).tolist()} if values.size <= _FEW else {}),
+    }  # fmt: skip
+
+
+def _in_pixels(subject: Subject, found: Sequence[Knowledge], folder: Path) -> Finding:
+    """Boxes of an anchor head where features are zero, and whether factors follow the anchors."""
+    levels = boxes_at_rest(subject.model.head)
+    plot_boxes_at_rest(levels, folder / BOXES, title=f"{subject.name}: boxes where features are zero")
+    rows = [_box_row(level, k) for level in levels for k in range(len(level.anchors_px))]
+    named = [(one, names) for one in found
+             if one.operator == "multiply" and (names := output_names(subject.model, one)) is not None]  # fmt: skip
+    mirrored = mirrored_anchors(
+        [one.values.reshape(len(names.rows), -1) for one, names in named], [names for _, names in named]
+    ) if named else ()  # fmt: skip
+    notes = ["Boxes where features are zero: what the last convolution says by its bias, and with implicit knowledge."]
+    notes += [_said(one) for one in mirrored]
+    return Finding(
+        tuple(notes),
+        {"boxes_at_rest": {"levels": [plain(one) for one in levels]},
+         "mirrored_anchors": {one.of: asdict(one) for one in mirrored}},
+        (Table("boxes where features are zero, in px",
+               ("level, anchor", "alone", "with implicit", "centre moves by", "side factors"), tuple(rows)),),
+        (folder / BOXES,),
+    )  # fmt: skip
+
+
+def _box_row(level: BoxesAtRest, k: int) -> tuple[str, ...]:
+    anchor, alone, together = level.anchors_px[k], level.alone[k], level.together[k]
+    moved, grown = together[:2] - alone[:2], together[2:] / alone[2:]
+    return (
+        f"stride {level.stride}, {anchor[0]:g} x {anchor[1]:g}",
+        f"{alone[2]:.1f} x {alone[3]:.1f}", f"{together[2]:.1f} x {together[3]:.1f}",
+        f"{moved[0]:+.2f}, {moved[1]:+.2f}", f"{grown[0]:.3f}, {grown[1]:.3f}",
+    )  # fmt: skip
+
+
+def _said(one: Correlation) -> str:
+    verdict = "more than chance gives" if one.p < 0.05 else "no more than chance gives"
+    return f"{one.of}: rank correlation {one.rho:+.2f} over {one.anchors} anchors (p {one.p:.2f}), {verdict}."
+
+
+def _aligned(
+    subject: Subject, place: str, members: Sequence[Knowledge], folder: Path, say: Callable[[str], None]
+) -> Finding:
+    """What one place does to the features of the images."""
+    say(f"implicit: features at {place}")
+    passed = record(subject, members)
+    kept = [one for one in members if one.path in passed]
+    if not kept:
+        return Finding((f"{place} is not reached by features of images.",), {})
+    labels = [one.label for one in kept]
+    values = [passed[one.path] for one in kept]
+    facts = facts_of(labels, values)
+    path = folder / f"implicit_{place.replace('.', '_')}_features.png"
+    plot_alignment(labels, values, facts, path, title=f"{subject.name}: features before and after {place}")
+    rows = [
+        (
+            f"{level['label']}, {side}",
+            *(f"{level[side][key]:.3f}" for key in ("mean", "std", "norm", "centroid_norm")),
+            "" if level[side]["effective_dimension"] is None else f"{level[side]['effective_dimension']:.1f}",
+        )
+        for level in facts["levels"] for side in ("before", "after")
+    ]  # fmt: skip
+    return Finding(
+        tuple(_moved(place, members[0].operator, facts)), {"alignment": {place: facts}},
+        (Table(f"features at {place}", ("", "mean", "std.", "norm", "centroid", "eff. dim."), tuple(rows)),),
+        (path,) if path.is_file() else (),
+    )  # fmt: skip
+
+
+def _moved(place: str, operator: str, facts: dict[str, Any]) -> list[str]:
+    """Sentences on what changes."""
+    ways = [level["centroid_moves"] for level in facts["levels"] if level["centroid_moves"] is not None]
+    notes = []
+    if ways:
+        notes.append(f"{place}: centroids move by {min(ways):.2f} to {max(ways):.2f} of the radius of their cloud.")
+    if between := facts.get("between_levels"):
+        before, after = (_mean_of_pairs(between[side]["kernel_alignment"]) for side in ("before", "after"))
+        notes.append(
+            f"{place}: kernel alignment between levels {before:.3f} before, {after:.3f} after (mean of pairs)."
+        )
+    if operator == "add":
+        notes.append(f"{place}: an addition moves clouds; their std., effective dimension and CKA cannot change.")
+    return notes
+
+
+def _mean_of_pairs(matrix: Sequence[Sequence[float | None]]) -> float:
+    values = np.array(matrix, dtype=float)
+    return float(np.nanmean(values[~np.eye(len(values), dtype=bool)]))
