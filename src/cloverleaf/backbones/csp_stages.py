@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from cloverleaf.errors import ConfigError
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.csp import Bottleneck, CspBlock
-from cloverleaf.layers.downsample import PooledDown, SpaceToDepth
+from cloverleaf.layers.csp_shared_norm import SharedNormCspBlock
+from cloverleaf.layers.downsample import HaarWavelet, PooledDown, SpaceToDepth
 from cloverleaf.layers.style import Activation, NormEps, Style, scale_width
 from cloverleaf.structures import FeatureSpec
 
 Width = Annotated[int, Field(ge=1, le=16384)]
 Depth = Annotated[int, Field(ge=1, le=64)]
-Stem = Literal["conv", "residual", "space-to-depth"]
-Norm = Literal["separate"]
+Stem = Literal["conv", "residual", "space-to-depth", "space-to-depth-8", "wavelet-8"]
+Norm = Literal["separate", "shared"]
 
 
 @plain_dataclass(frozen=True, slots=True)
@@ -42,9 +43,11 @@ STEMS: Mapping[Stem, StemForm] = {
     "conv": StemForm(1, 1),
     "residual": StemForm(2, 2),
     "space-to-depth": StemForm(2, 1),
+    "space-to-depth-8": StemForm(8, 0, halved=False),
+    "wavelet-8": StemForm(8, 0, halved=False),
 }
 # How the paths of a block are normalised -> block(in_channels, out_channels, depth, transition=..., style=...).
-BLOCKS: Mapping[Norm, Callable[..., nn.Module]] = {"separate": CspBlock}
+BLOCKS: Mapping[Norm, Callable[..., nn.Module]] = {"separate": CspBlock, "shared": SharedNormCspBlock}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -54,12 +57,13 @@ class CspStagesSpec:
     Attributes:
         width: multiplies every width; results are rounded up to a multiple of 8.
         stem: `conv`: a 3x3 convolution, at full size; `residual`: two, the second of stride 2, and a bottleneck;
-            `space-to-depth`: ReOrg and a 3x3 convolution, at stride 2.
+            `space-to-depth`: ReOrg and a 3x3 convolution, at stride 2; `space-to-depth-8`: ReOrg three times, at stride
+            8; `wavelet-8`: the Haar wavelet three times.
         stem_channels: width of each convolution of the stem outside its bottleneck.
         channels: width of each stage's output, finest first; a block's paths have half of it.
         depths: residual bottlenecks of each stage's block.
         transition: end the path of the bottlenecks with a 1x1 convolution.
-        norm: `separate`: each path of a block is normalised by itself.
+        norm: `separate`: each path of a block is normalised by itself; `shared`: both by one norm after they meet.
         downsample: before each block: `conv`: 3x3 of stride 2; `pooled-csp`: DownC.
         activation: of every convolution.
         norm_eps: epsilon of every BatchNorm.
@@ -104,7 +108,7 @@ class CspStages(nn.Module):
         self.features = FeatureSpec(channels=tuple(outs), strides=strides).since(spec.finest)
         self.stem = _stem(spec.stem, stem, style)
         self._stages = [f"stage{stride}" for stride in strides]
-        width = stem[-1]
+        width = stem[-1] if stem else 3 * form.stride**2
         for i, name in enumerate(self._stages):
             halved = i > 0 or form.halved
             block = BLOCKS[spec.norm](
@@ -133,6 +137,10 @@ def _stem(kind: Stem, widths: list[int], style: Style) -> nn.Sequential:
             )
         case "space-to-depth":
             return nn.Sequential(SpaceToDepth(), ConvNormAct(12, widths[0], 3, style=style))
+        case "space-to-depth-8":
+            return nn.Sequential(SpaceToDepth(), SpaceToDepth(), SpaceToDepth())
+        case "wavelet-8":
+            return nn.Sequential(HaarWavelet(3), HaarWavelet(12), HaarWavelet(48))
 
 
 def _down(spec: CspStagesSpec, width: int, out: int, style: Style) -> nn.Module:

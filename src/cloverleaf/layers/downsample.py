@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.style import Style
@@ -22,6 +23,32 @@ class SpaceToDepth(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> ``(B, 4 C, H / 2, W / 2)``."""
         return torch.cat((x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]), 1)
+
+
+class HaarWavelet(nn.Module):
+    """Every 2x2 square of pixels becomes its mean and its three differences (one level of the Haar wavelet).
+
+    With a, b over c, d the pixels of a square: (a + b + c + d) / 4 of every channel, then for one channel after another
+    (a + b - c - d) / 4, (a - b + c - d) / 4 and (a - b - c + d) / 4, each plus 1 / 2. An image in [0, 1] stays in
+    [0, 1], and nothing is lost. YOLOR's "DWT" form reads images by it, where others use `SpaceToDepth`.
+
+    Args:
+        channels: width of the input.
+    """
+
+    kernel: Tensor
+    offset: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        signs = torch.tensor([[[1.0, 1.0], [-1.0, -1.0]], [[1.0, -1.0], [1.0, -1.0]], [[1.0, -1.0], [-1.0, 1.0]]])
+        self.register_buffer("kernel", (signs / 4)[:, None].repeat(channels, 1, 1, 1), persistent=False)
+        self.register_buffer("offset", torch.full((3 * channels,), 0.5), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` with even H and W -> ``(B, 4 C, H / 2, W / 2)``."""
+        differences = functional.conv2d(x, self.kernel, self.offset, stride=2, groups=x.shape[1])
+        return torch.cat((functional.avg_pool2d(x, 2), differences), 1)
 
 
 class PooledDown(nn.Module):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cloverleaf.errors import UnknownModelError, suggest
-from cloverleaf.models import gold_yolo, parts, revcol, segmentation, yolo_styles, yolor, yolov4, yolov7
+from cloverleaf.models import gold_yolo, parts, revcol, segmentation, yolo_styles, yolor, yolor_paper, yolov4, yolov7
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Variant
 from cloverleaf.structures import FeatureSpec
@@ -23,6 +23,7 @@ MODELS: Mapping[str, Variant] = {
     **segmentation.VARIANTS,
     **yolo_styles.VARIANTS,
     **yolor.VARIANTS,
+    **yolor_paper.VARIANTS,
     **yolov4.VARIANTS,
     **yolov7.VARIANTS,
 }

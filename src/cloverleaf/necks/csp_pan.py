@@ -12,6 +12,7 @@ from torch import nn
 
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.csp import ReversedCspBlock
+from cloverleaf.layers.csp_shared_norm import SharedNormReversedCspBlock, SharedNormSpp
 from cloverleaf.layers.downsample import PooledDown
 from cloverleaf.layers.spp import SppCspc
 from cloverleaf.layers.style import Activation, NormEps, Style, scale_width
@@ -21,12 +22,12 @@ from cloverleaf.structures import FeatureSpec
 
 Width = Annotated[int, Field(ge=1, le=16384)]
 Depth = Annotated[int, Field(ge=1, le=64)]
-Norm = Literal["separate"]
+Norm = Literal["separate", "shared"]
 
 # How the paths of a block are normalised -> merge(in_channels, out_channels, depth, style=...) and
 # pool(in_channels, out_channels, style=..., mixes=..., largest_first=...).
-MERGES: Mapping[Norm, Callable[..., nn.Module]] = {"separate": ReversedCspBlock}
-POOLS: Mapping[Norm, Callable[..., nn.Module]] = {"separate": SppCspc}
+MERGES: Mapping[Norm, Callable[..., nn.Module]] = {"separate": ReversedCspBlock, "shared": SharedNormReversedCspBlock}
+POOLS: Mapping[Norm, Callable[..., nn.Module]] = {"separate": SppCspc, "shared": SharedNormSpp}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -37,7 +38,7 @@ class CspPanSpec:
         width: multiplies the widths; results are rounded up to a multiple of 8.
         channels: width of each output, finest first; half of the backbone's where None.
         depth: pairs of a 1x1 and a 3x3 convolution in the block of each merge.
-        norm: `separate`: each path of a block is normalised by itself.
+        norm: `separate`: each path of a block is normalised by itself; `shared`: both by one norm after they meet.
         spp_mixes: pairs of a 1x1 and a 3x3 convolution after the pyramid pooling.
         spp_order: in which its maps are concatenated: the largest window first or the map itself first.
         downsample: on the way to coarser maps: `conv`: 3x3 of stride 2; `pooled-csp`: DownC.
