@@ -14,13 +14,23 @@ from torch import Tensor, nn
 
 from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_decode import decode_anchors
-from cloverleaf.layers.conv import ConvNormAct
-from cloverleaf.layers.implicit import ImplicitAdd, ImplicitMultiply
-from cloverleaf.layers.rep import conv_like
-from cloverleaf.layers.rep_conv import RepConv
-from cloverleaf.layers.style import Activation, NormEps, Style, scale_width
+from cloverleaf.heads.anchor_level import AnchorLevel, LevelKnowledge, Stem, anchor_level
+from cloverleaf.layers.implicit import (
+    ADDEND,
+    AFTER,
+    BEFORE,
+    FACTOR,
+    NONE,
+    RELEASED,
+    Placements,
+    placed_or_released,
+)
+from cloverleaf.layers.style import Activation, NormEps, Style
 from cloverleaf.structures import AnchorOutput, FeatureSpec
 
+AnchorImplicit = Annotated[
+    bool | Placements, placed_or_released("head", align=BEFORE, refine=AFTER, anchor=FACTOR, offset=ADDEND)
+]
 Side = Annotated[float, Field(gt=0)]
 Anchors = tuple[tuple[tuple[Side, Side], ...], ...]
 
@@ -37,7 +47,9 @@ class AnchorHeadSpec:
     """Options of `AnchorHead`.
 
     Attributes:
-        implicit: learn an addend before and a factor after the last convolution; both vanish when fused.
+        implicit: true: learn an addend before and a factor after the last convolution, as released; or a mapping of
+            placements: `align` before it, `refine` after it, `anchor` (a factor on the logits of width and height) and
+            `offset` (an addend on those of x and y). All vanish when deployed.
         stem: before the last convolution of each level a 3x3 convolution, a RepConv, or nothing.
         width: multiplies the width of the stem, which is twice that of its input at 1.0.
         auxiliary: a second head on the neck's auxiliary maps, for deep supervision; it vanishes when fused.
@@ -50,8 +62,8 @@ class AnchorHeadSpec:
 
     task: ClassVar[Literal["detect"]] = "detect"
     type: Literal["anchor"] = "anchor"
-    implicit: bool = True
-    stem: Literal["conv", "rep", "none"] = "conv"
+    implicit: AnchorImplicit = True
+    stem: Stem = "conv"
     width: Annotated[float, Field(gt=0, le=8)] = 1.0
     auxiliary: bool = False
     auxiliary_width: Annotated[float, Field(gt=0, le=8)] = 1.0
@@ -68,35 +80,14 @@ class AnchorHeadSpec:
         """The same head without what only training needs: implicit knowledge and the auxiliary head."""
         return replace(self, implicit=False, auxiliary=False)
 
+    @property
+    def placements(self) -> Placements:
+        """What `implicit` stands for."""
+        return self.implicit if isinstance(self.implicit, Placements) else RELEASED if self.implicit else NONE
+
     def outputs_per_anchor(self, num_classes: int) -> int:
         """Values per anchor and cell: x, y, the two sides, objectness and K classes."""
         return 3 + 2 * (1 + self.bins) + num_classes
-
-
-class AnchorLevel(nn.Module):
-    """One level: stem, then multiply(project(add(x))) with a 1x1 projection to the raw outputs."""
-
-    def __init__(self, stem: nn.Module, add: nn.Module, project: nn.Conv2d, multiply: nn.Module) -> None:
-        super().__init__()
-        self.stem = stem
-        self.add = add
-        self.project = project
-        self.multiply = multiply
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` -> ``(B, A * (5 + K), H, W)``."""
-        return self.multiply(self.project(self.add(self.stem(x))))
-
-    @torch.no_grad()
-    def reparameterized(self) -> AnchorLevel:
-        """Implicit knowledge folded into the projection: W' = m W, b' = m (b + W a)."""
-        if not (isinstance(self.add, ImplicitAdd) and isinstance(self.multiply, ImplicitMultiply)):
-            return self
-        weight, factor = self.project.weight, self.multiply.value.flatten()
-        assert self.project.bias is not None
-        bias = self.project.bias + weight.flatten(1) @ self.add.value.flatten()
-        project = conv_like(self.project, weight * factor[:, None, None, None], bias * factor)
-        return AnchorLevel(self.stem, nn.Identity(), project, nn.Identity())
 
 
 class AnchorHead(nn.Module):
@@ -122,11 +113,11 @@ class AnchorHead(nn.Module):
         outputs = self.num_anchors * spec.outputs_per_anchor(num_classes)
         style = Style(activation=spec.activation, norm_eps=spec.norm_eps)
         self.levels = nn.ModuleList(
-            _level(spec.stem, channels, spec.width, outputs, style, implicit=spec.implicit)
+            anchor_level(spec.stem, channels, spec.width, outputs, style, _knowledge(spec, num_classes))
             for channels in features.channels
         )
         self.auxiliary = nn.ModuleList(
-            _level("none" if spec.stem == "none" else "conv", channels, spec.auxiliary_width, outputs, style)
+            anchor_level("none" if spec.stem == "none" else "conv", channels, spec.auxiliary_width, outputs, style)
             for channels in _auxiliary_channels(spec, features)
         )
         self.register_buffer("anchors_px", torch.tensor(spec.anchors_px, dtype=torch.float32))
@@ -191,21 +182,17 @@ class AnchorHead(nn.Module):
         self.anchors_px.copy_(anchors_px)
 
 
-def _level(
-    stem_kind: str, channels: int, width: float, outputs: int, style: Style, *, implicit: bool = False
-) -> AnchorLevel:
-    wide = channels if stem_kind == "none" else scale_width(2 * channels, width)
-    stem: nn.Module = nn.Identity()
-    if stem_kind == "conv":
-        stem = ConvNormAct(channels, wide, 3, style=style)
-    elif stem_kind == "rep":  # nothing but the projection follows, so an identity branch is allowed where shapes fit
-        stem = RepConv(channels, wide, style=style)
-    return AnchorLevel(
-        stem,
-        ImplicitAdd(wide) if implicit else nn.Identity(),
-        nn.Conv2d(wide, outputs, 1),
-        ImplicitMultiply(outputs) if implicit else nn.Identity(),
-    )
+def _knowledge(spec: AnchorHeadSpec, num_classes: int) -> LevelKnowledge:
+    placements = spec.placements
+    if placements.anchor is not None and spec.bins:
+        raise ConfigError(
+            "model.head.implicit.anchor has no meaning here",
+            f"the sides of boxes are classified into {spec.bins} bins, whose logits are no sizes",
+            "leave it out, or set model.head.bins=0",
+        )
+    starts = [anchor * spec.outputs_per_anchor(num_classes) for anchor in range(len(spec.anchors_px[0]))]
+    centre, sides = (tuple(start + k for start in starts for k in pair) for pair in ((0, 1), (2, 3)))
+    return LevelKnowledge(placements, sides, centre)
 
 
 def _auxiliary_channels(spec: AnchorHeadSpec, features: FeatureSpec) -> tuple[int, ...]:

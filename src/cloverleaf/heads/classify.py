@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from cloverleaf.layers.implicit import BEFORE, NONE, Placements, absorbed, maybe_implicit, placed, width_behind
 from cloverleaf.structures import ClassifyOutput, FeatureSpec
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ClassifyHeadSpec:
-    """Options of `ClassifyHead`."""
+    """Options of `ClassifyHead`.
+
+    Attributes:
+        implicit: implicit knowledge by placement: `task`, before the linear layer. It vanishes when deployed.
+    """
 
     task: ClassVar[Literal["classify"]] = "classify"
     type: Literal["classify"] = "classify"
+    implicit: Annotated[Placements | None, placed("head", task=BEFORE)] = None
 
     def build(self, features: FeatureSpec, num_classes: int) -> ClassifyHead:
         """The module for a neck's ``features``, freshly initialised."""
-        return ClassifyHead(features, num_classes)
+        return ClassifyHead(self, features, num_classes)
 
     def deployed(self) -> ClassifyHeadSpec:
-        """The same: nothing of it is for training only."""
-        return self
+        """The same head without implicit knowledge."""
+        return replace(self, implicit=None)
 
 
 class ClassifyHead(nn.Module):
@@ -36,17 +43,19 @@ class ClassifyHead(nn.Module):
         strides: input pixels per cell of each map that it is given.
     """
 
-    def __init__(self, features: FeatureSpec, num_classes: int) -> None:
+    def __init__(self, spec: ClassifyHeadSpec, features: FeatureSpec, num_classes: int) -> None:
         super().__init__()
         self.num_classes, self.strides = num_classes, features.strides
         self.norm = nn.LayerNorm(features.channels[-1], eps=1e-6)
-        self.linear = nn.Linear(features.channels[-1], num_classes)
+        self.task = maybe_implicit((spec.implicit or NONE).task, features.channels[-1])
+        self.linear = nn.Linear(width_behind(self.task, features.channels[-1]), num_classes)
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Sequence[Tensor]) -> ClassifyOutput:
         """Maps ``(B, C_l, H_l, W_l)``, finest first; the last is read."""
-        return ClassifyOutput(self.linear(self.norm(features[-1].mean((2, 3)))))
+        return ClassifyOutput(self.linear(self.task(self.norm(features[-1].mean((2, 3))))))
 
     def deploy(self) -> None:
-        """Nothing: every part is needed."""
+        """Fold implicit knowledge into the linear layer, in place."""
+        self.linear, self.task = absorbed(self.linear, before=self.task), nn.Identity()

@@ -16,6 +16,7 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_based import Anchors, check_anchors
 from cloverleaf.heads.dense_decode import decode_dense
 from cloverleaf.layers.conv import ConvNormAct
+from cloverleaf.layers.implicit import AFTER, BEFORE, NONE, Placements, absorbed, maybe_implicit, placed, width_behind
 from cloverleaf.layers.style import Activation, Style
 from cloverleaf.structures import AidedOutput, DenseOutput, FeatureSpec
 
@@ -41,6 +42,8 @@ class DenseHeadSpec:
         anchors_px: per level the anchors (width, height) of that branch in pixels, finest level first; one set per
             level, published for strides 8, 16 and 32; null makes them from the strides.
         activation: of every convolution.
+        implicit: implicit knowledge by placement: `align` before and `refine` behind the last convolutions of both
+            branches. It vanishes when deployed.
     """
 
     task: ClassVar[Literal["detect"]] = "detect"
@@ -50,6 +53,7 @@ class DenseHeadSpec:
     aided: bool = False
     anchors_px: Anchors | None = None
     activation: Activation = "silu"
+    implicit: Annotated[Placements | None, placed("head", align=BEFORE, refine=AFTER)] = None
 
     def build(self, features: FeatureSpec, num_classes: int) -> DenseHead:
         """The module for a neck's ``features``, freshly initialised.
@@ -61,7 +65,8 @@ class DenseHeadSpec:
 
     def deployed(self) -> DenseHeadSpec:
         """The same head without what only training needs."""
-        return replace(self, reg_max=0 if self.direct else self.reg_max, direct=False, aided=False, anchors_px=None)
+        reg_max = 0 if self.direct else self.reg_max
+        return replace(self, reg_max=reg_max, direct=False, aided=False, anchors_px=None, implicit=None)
 
     @property
     def bins(self) -> int:
@@ -70,7 +75,10 @@ class DenseHeadSpec:
 
 
 class DenseLevel(nn.Module):
-    """One level: a stem, then two branches of one convolution each, for classes and for boxes."""
+    """One level: a stem, then two branches of one convolution each, for classes and for boxes.
+
+    Implicit knowledge is around the last convolutions of what is predicted, not of the anchor branch.
+    """
 
     def __init__(self, channels: int, num_classes: int, spec: DenseHeadSpec, num_anchors: int) -> None:
         super().__init__()
@@ -78,9 +86,15 @@ class DenseLevel(nn.Module):
         self.stem = ConvNormAct(channels, channels, style=style)
         self.class_conv = ConvNormAct(channels, channels, 3, style=style)
         self.box_conv = ConvNormAct(channels, channels, 3, style=style)
-        self.classes = _projection(channels, num_classes, -math.log((1 - _PRIOR) / _PRIOR))
-        self.distances = _projection(channels, 4 * spec.bins, 1.0)
-        self.direct = _projection(channels, 4, 1.0) if spec.direct else None
+        held = spec.implicit or NONE
+        self.align_classes, self.align_boxes = (maybe_implicit(held.align, channels) for _ in range(2))
+        aligned = width_behind(self.align_classes, channels)
+        self.classes = _projection(aligned, num_classes, -math.log((1 - _PRIOR) / _PRIOR))
+        self.distances = _projection(aligned, 4 * spec.bins, 1.0)
+        self.direct = _projection(aligned, 4, 1.0) if spec.direct else None
+        self.refine_classes = maybe_implicit(held.refine, num_classes)
+        self.refine_distances = maybe_implicit(held.refine, 4 * spec.bins)
+        self.refine_direct = maybe_implicit(held.refine if spec.direct else None, 4)
         aided = num_anchors > 0
         self.aided_classes = (
             _projection(channels, num_anchors * num_classes, -math.log((1 - _PRIOR) / _PRIOR)) if aided else None
@@ -94,9 +108,23 @@ class DenseLevel(nn.Module):
         """
         x = self.stem(x)
         for_classes, for_boxes = self.class_conv(x), self.box_conv(x)
-        branches = ((self.direct, for_boxes), (self.aided_classes, for_classes), (self.aided_boxes, for_boxes))
-        further = [branch(features) for branch, features in branches if branch is not None]
-        return self.classes(for_classes), self.distances(for_boxes), *further
+        aligned_classes, aligned_boxes = self.align_classes(for_classes), self.align_boxes(for_boxes)
+        further = [] if self.direct is None else [self.refine_direct(self.direct(aligned_boxes))]
+        aided = ((self.aided_classes, for_classes), (self.aided_boxes, for_boxes))
+        further += [branch(features) for branch, features in aided if branch is not None]
+        classes = self.refine_classes(self.classes(aligned_classes))
+        return classes, self.refine_distances(self.distances(aligned_boxes)), *further
+
+    def deploy(self) -> None:
+        """Fold implicit knowledge and drop what only training needs, in place."""
+        self.classes = absorbed(self.classes, before=self.align_classes, after=[self.refine_classes])
+        final, refine = self.distances, self.refine_distances
+        if self.direct is not None:
+            final, refine, self.direct = self.direct, self.refine_direct, None
+        self.distances = absorbed(final, before=self.align_boxes, after=[refine])
+        self.align_classes, self.align_boxes = nn.Identity(), nn.Identity()
+        self.refine_classes, self.refine_distances, self.refine_direct = (nn.Identity() for _ in range(3))
+        self.aided_classes = self.aided_boxes = None
 
 
 class DenseHead(nn.Module):
@@ -150,13 +178,12 @@ class DenseHead(nn.Module):
         return tuple(tuple((w, h) for w, h in level) for level in self.anchors_px.tolist())
 
     def deploy(self) -> None:
-        """Drop what only training needs, in place."""
+        """Fold implicit knowledge and drop what only training needs, in place."""
         for level in self.levels:
             assert isinstance(level, DenseLevel)
             if level.direct is not None:
-                level.distances, level.direct = level.direct, None
                 self.reg_max = 0
-            level.aided_classes = level.aided_boxes = None
+            level.deploy()
         self.anchors_px = None
 
 

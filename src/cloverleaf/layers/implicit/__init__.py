@@ -5,7 +5,8 @@ A *modelling* makes a constant g of learned numbers, an *operator* combines it w
 - `ImplicitOptions`: operator and modelling of one place; the name of an operator stands for a vector with it.
 - `implicit_module(options, channels)`: an `Implicit`, the module. `x (B, C, H, W)` or `(B, C)` in, `.out_channels` out
   (more than C after a concatenation, the rows of an inner product); `.constant()` is g.
-- `maybe_implicit(options, channels)`: the same, or `nn.Identity` where the options are None.
+- `maybe_implicit(options, channels)`: the same, or `nn.Identity` where the options are None;
+  `width_behind(module, channels)`: the width of what comes out of either.
 - `Placements` and `placed("head", task=BEFORE)`: the option `implicit` of a part, as in
   ``implicit: Annotated[Placements | None, placed("head", task=BEFORE)] = None``; `BEFORE` a 1x1 convolution or linear
   layer, `AFTER` a convolution, `FACTOR` and `ADDEND` for some outputs.
@@ -25,10 +26,22 @@ from cloverleaf.layers.implicit.modellings import (
     ImplicitVector,
     implicit_module,
     maybe_implicit,
+    width_behind,
 )
 from cloverleaf.layers.implicit.module import Implicit
 from cloverleaf.layers.implicit.options import MODELLINGS, OPERATORS, ImplicitOptions, Modelling, Operator
-from cloverleaf.layers.implicit.placements import ADDEND, AFTER, BEFORE, FACTOR, Place, Placements, placed
+from cloverleaf.layers.implicit.placements import (
+    ADDEND,
+    AFTER,
+    BEFORE,
+    FACTOR,
+    NONE,
+    RELEASED,
+    Place,
+    Placements,
+    placed,
+    placed_or_released,
+)
 
 __all__ = [
     "ADDEND",
@@ -36,7 +49,9 @@ __all__ = [
     "BEFORE",
     "FACTOR",
     "MODELLINGS",
+    "NONE",
     "OPERATORS",
+    "RELEASED",
     "Aligned",
     "Implicit",
     "ImplicitAdd",
@@ -57,4 +72,6 @@ __all__ = [
     "implicit_module",
     "maybe_implicit",
     "placed",
+    "placed_or_released",
+    "width_behind",
 ]

@@ -129,9 +129,14 @@ def implicit_module(options: ImplicitOptions, channels: int, only: Sequence[int]
     return _MODULES[options.modelling](options, channels, only)
 
 
-def maybe_implicit(options: ImplicitOptions | None, channels: int) -> nn.Module:
+def maybe_implicit(options: ImplicitOptions | None, channels: int, only: Sequence[int] | None = None) -> nn.Module:
     """As `implicit_module`; without options `nn.Identity`."""
-    return nn.Identity() if options is None else implicit_module(options, channels)
+    return nn.Identity() if options is None else implicit_module(options, channels, only)
+
+
+def width_behind(module: nn.Module, channels: int) -> int:
+    """Channels behind what `maybe_implicit` gave for ``channels``."""
+    return module.out_channels if isinstance(module, Implicit) else channels
 
 
 def _start(module: Implicit) -> Tensor:

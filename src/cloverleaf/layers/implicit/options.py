@@ -136,6 +136,8 @@ def read_options(where: str, value: Any) -> ImplicitOptions:
             )
     try:
         return ImplicitOptions(**values)
+    except ConfigError as error:
+        raise ConfigError(error.what.replace("implicit knowledge", where, 1), error.why, error.fix) from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"])

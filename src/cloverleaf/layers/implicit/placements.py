@@ -66,6 +66,7 @@ class Placements:
         return {name: options for name, options in values.items() if options is not None}
 
 
+NONE = Placements()
 # YOLOR's released detectors: an addend before the last convolution of each level, a factor behind it.
 RELEASED = Placements(align=ImplicitOptions(operator="add"), refine=ImplicitOptions(operator="multiply"))
 
@@ -84,6 +85,18 @@ def placed(part: str, **places: Place) -> BeforeValidator:
             that cannot be folded at its place; says why.
     """
     return BeforeValidator(lambda value: read_placements(part, places, value))
+
+
+def placed_or_released(part: str, **places: Place) -> BeforeValidator:
+    """As `placed`, of an option that is true for `RELEASED` and false for none."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, bool):
+            return value
+        placements = read_placements(part, places, value)
+        return placements if placements not in (None, RELEASED) else placements == RELEASED
+
+    return BeforeValidator(read)
 
 
 def read_placements(part: str, places: Mapping[str, Place], value: Any) -> Placements | None:
