@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cloverleaf.ablation.study import Lines
 from cloverleaf.ablation.values import Section, at
+from cloverleaf.data.index import DetectionIndex
 from cloverleaf.errors import CloverleafError
 from cloverleaf.models.catalog import empty_detector, find_spec
 from cloverleaf.models.spec import DetectorSpec
@@ -18,6 +19,7 @@ from cloverleaf.training.check import check_fit
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import nest, update
 from cloverleaf.training.fit import TrainingData
+from cloverleaf.training.multi import for_dataset
 from cloverleaf.training.runtime import resolve_runtime
 from cloverleaf.training.starting_weights import build_model
 from cloverleaf.training.tasks import check_data, check_model, check_options, model_classes
@@ -54,19 +56,19 @@ class Place:
         return f"{self.lines.of('model')}: {self.title}"
 
 
-def detector_spec(config: TrainConfig, names: tuple[str, ...], place: Place) -> DetectorSpec:
-    """The detector of ``config`` for the dataset's classes.
+def detector_spec(config: TrainConfig, train: DetectionIndex, place: Place) -> DetectorSpec:
+    """The detector of ``config`` for the dataset's classes, and for its tags and individuals.
 
     Raises:
         CloverleafError: model or options are wrong; says where they stand.
     """
     try:
-        spec = replace(find_spec(config.model.name), num_classes=len(model_classes(config.task, names)))
+        spec = replace(find_spec(config.model.name), num_classes=len(model_classes(config.task, train.names)))
     except CloverleafError as error:
         raise at(place.of("model.name"), error) from None
     options = {f"{part}.{key}": value for part in PARTS for key, value in getattr(config.model, part).items()}
     try:
-        return spec.with_overrides(nest(options))
+        return for_dataset(spec.with_overrides(nest(options)), config, train)
     except CloverleafError as error:
         raise at(_line_of_option(spec, options, place), error) from None
 

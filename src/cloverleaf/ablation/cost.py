@@ -92,7 +92,8 @@ def _form(spec: DetectorSpec, size: int) -> str:
     model, operations = empty_detector(spec.as_fused()).to("meta"), _Operations()
     with torch.no_grad(), operations:
         model(torch.empty(1, 3, size, size, device="meta"))
-    what_follows = [] if spec.task in ("detect", "classify") else [repr(spec.head)]  # its work depends on values
+    known = spec.task in ("detect", "multi", "classify")
+    what_follows = [] if known else [repr(spec.head)]  # its work depends on values
     return hashlib.sha256("\n".join([*operations.seen, *what_follows]).encode()).hexdigest()[:12]
 
 
@@ -116,6 +117,7 @@ _PREDICT: Mapping[Task, Callable[[Detector, Tensor, EvalConfig], Any]] = {
     "instance": _instances,
     "semantic": _segment,
     "classify": _forward,
+    "multi": _forward,
 }
 
 

@@ -43,6 +43,19 @@ TABLES: Mapping[Task, Table] = {
         "forward pass of the fused model, eager",
         _COUNTED,
     ),
+    "multi": Table(
+        {
+            "AP": "AP",
+            "AP50": "AP50",
+            "tag_mAP": "tag mAP",
+            "tag_F1": "tag F1",
+            "R1": "R1",
+            "R5": "R5",
+            "retrieval_mAP": "retrieval mAP",
+        },
+        "forward pass of the fused model, eager",
+        _COUNTED,
+    ),
     "semantic": Table(
         {"mIoU": "mIoU", "mAcc": "mAcc", "pixel_accuracy": "pixel accuracy"},
         "whole prediction of the fused model with its subdivision, eager",

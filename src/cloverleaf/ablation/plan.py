@@ -72,7 +72,7 @@ def make_plan(
     resolved = {name: _variation(study, name, resolve, lines) for name in names}
     base = resolved[study.baseline][0]
     opened = open_data(base)
-    specs = {name: detector_spec(v[0], opened.train.names, _place(study, name, lines)) for name, v in resolved.items()}
+    specs = {name: detector_spec(v[0], opened.train, _place(study, name, lines)) for name, v in resolved.items()}
     _check_task(resolved, study, lines)
     images = open_index(base.data.source, base.data.train_split) if study.prepare else None
     steps = Prepare(

@@ -97,7 +97,7 @@ class Prepare:
         for needed in needs.values():
             _check_order(needed, above, described.per_seed, place)
         opened = open_data(config)
-        spec = detector_spec(config, opened.train.names, place)
+        spec = detector_spec(config, opened.train, place)
         with stand_ins(above, opened, needs) as files:
             check_needs(needs, above, spec, place)
             check_run(config, spec, opened, place, files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cloverleaf.errors import ConfigError, suggest
+from cloverleaf.heads.multi import MultiHeadSpec
 from cloverleaf.models import yolo_styles
 from cloverleaf.models.catalog import MODELS, find_spec
 from cloverleaf.models.spec import DetectorSpec
@@ -20,6 +21,7 @@ from cloverleaf.recipes.gold_yolo import (
     gold_yolo_s,
     gold_yolo_s_distill,
 )
+from cloverleaf.recipes.multi import multi
 from cloverleaf.recipes.revcol import classify, imagenet, revcol_base, revcol_small, revcol_tiny
 from cloverleaf.recipes.segmentation import (
     cascade_mask_rcnn,
@@ -51,6 +53,7 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "imagenet": imagenet,
     "mask-rcnn": mask_rcnn,
     "mask-rcnn-1x": mask_rcnn_1x,
+    "multi": multi,
     "point-rend": point_rend,
     "revcol-base": revcol_base,
     "revcol-small": revcol_small,
@@ -91,10 +94,10 @@ def choose_recipe(
     spec = spec or find_spec(model)
     if (task := spec.task) == "classify":
         return _classify_recipe(model, num_images)
-    if task != "detect":
+    if task not in ("detect", "multi"):
         return _segmentation_recipe(spec.head.type, num_images)
     if num_images < SMALL_SET:
-        return "small", (
+        return "multi" if task == "multi" else "small", (
             f"{num_images} training images: the published recipe warms up for 1000 iterations and steps once per "
             "64 images, which is made for COCO's 118,000; --recipe names another"
         )
@@ -115,8 +118,10 @@ def published_recipe(model: str, *, teacher: bool = False, spec: DetectorSpec | 
     Raises:
         UnknownModelError: no model of that name.
     """
+    spec = spec or find_spec(model)
+    head = spec.head.boxes if isinstance(spec.head, MultiHeadSpec) else spec.head
     styled = model in yolo_styles.VARIANTS
-    if (spec or find_spec(model)).head.type == "dense":
+    if head.type == "dense":
         if styled and not teacher:
             return "anchor-free"
         size = model if model in RECIPES else "gold-yolo-n" if styled or "tiny" in model else "gold-yolo-s"

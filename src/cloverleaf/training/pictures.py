@@ -17,6 +17,7 @@ from cloverleaf.errors import ImageError
 from cloverleaf.evaluation.classification import ClassMetrics
 from cloverleaf.evaluation.coco import CocoMetrics
 from cloverleaf.evaluation.instances import InstanceMetrics
+from cloverleaf.evaluation.multi import MultiMetrics
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import Task
 from cloverleaf.predict.evaluate import EvaluationResult
@@ -54,7 +55,8 @@ def draw_run(
 ) -> None:
     """Write every picture of the run into its `pictures` folder; the model looks at images on ``device``."""
     folder = config.output_dir / "pictures"
-    figures.plot_losses_and_ap(rows, folder / "training.png")
+    ends = [(name, phase.until) for name, phase in config.phases.items()]
+    figures.plot_losses_and_ap(rows, folder / "training.png", phases=ends)
     if config.task == "classify":
         figures.plot_class_counts({config.data.train_split: _counts(train), config.data.val_split: _counts(val)},
                                   train.names, folder / "labels.png")  # fmt: skip
@@ -66,7 +68,8 @@ def draw_run(
 
 def _objects(config: TrainConfig, model: Detector, val: DetectionIndex, judged: EvaluationResult, device: str) -> None:
     """What is found beside what is there: boxes, or masks where the model gives masks."""
-    metrics = judged.metrics.boxes if isinstance(judged.metrics, InstanceMetrics) else judged.metrics
+    of_boxes = isinstance(judged.metrics, InstanceMetrics | MultiMetrics)
+    metrics = judged.metrics.boxes if of_boxes else judged.metrics
     assert isinstance(metrics, CocoMetrics)
     best = metrics.confidence
     confidence = max(best, LEAST_CONFIDENCE) if np.isfinite(best) else FALLBACK_CONFIDENCE
@@ -120,6 +123,7 @@ _BESIDE_TRUTH: Mapping[Task, Callable[[TrainConfig, Detector, DetectionIndex, Ev
     "instance": _objects,
     "semantic": _pixels,
     "classify": _classes,
+    "multi": _objects,
 }
 
 
