@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
-from cloverleaf.layers.implicit import ImplicitAdd
-from cloverleaf.layers.rep import conv_like
+from cloverleaf.heads.task_implicit import TaskImplicit, aligned_boxes, task_implicit
+from cloverleaf.layers.implicit import ImplicitOptions, absorbed, maybe_implicit, width_behind
 from cloverleaf.layers.style import Activation, Style
 from cloverleaf.structures import FeatureSpec, MultiOutput
 
@@ -30,12 +30,13 @@ class MultiHeadSpec:
 
     Attributes:
         boxes: options of its head for boxes, `anchor` or `dense`.
-        tags: predict image-level labels.
+        tags: predict image-level labels. Without tags and embeddings it is a detector, judged beside those with them.
         embeddings: predict a vector for every object that tells individuals apart.
         num_tags: T; the data decide it in training; None for as many as there are classes.
         num_identities: individuals that are told apart in training; the data decide it; 0 without a classifier.
         embedding_dim: D.
-        implicit: each task learns a vector that is added at the start of its branch (its canonical representation).
+        implicit: the canonical representation of each task, at the start of its branch: `task` of all tasks, `boxes`,
+            `tags` and `embeddings` of one of them or `none`; true for an addend of all, false for none.
         identity_scale: factor on embeddings of length 1 before they are classified: a number, `learned`, or None for
             sqrt(2) ln(I - 1).
         log_variances: learn a log-variance of each task; `loss.multi.balance=uncertainty` sets it in training.
@@ -50,7 +51,7 @@ class MultiHeadSpec:
     num_tags: Count | None = None
     num_identities: Annotated[int, Field(ge=0)] = 0
     embedding_dim: Annotated[int, Field(ge=2, le=4096)] = 128
-    implicit: bool = True
+    implicit: Annotated[TaskImplicit, task_implicit] = Field(default_factory=TaskImplicit)
     identity_scale: Annotated[float, Field(gt=0)] | Literal["learned"] | None = None
     log_variances: bool = False
     activation: Activation = "silu"
@@ -59,7 +60,7 @@ class MultiHeadSpec:
         """The module for a neck's ``features``, freshly initialised.
 
         Raises:
-            ConfigError: it has neither tags nor embeddings, or options of a branch that it does not have.
+            ConfigError: options of a branch that it does not have.
         """
         _check(self)
         return MultiHead(self, features, num_classes)
@@ -67,7 +68,7 @@ class MultiHeadSpec:
     def deployed(self) -> MultiHeadSpec:
         """The same head without what only training needs."""
         return replace(
-            self, boxes=self.boxes.deployed(), num_identities=0, implicit=False, identity_scale=None,
+            self, boxes=self.boxes.deployed(), num_identities=0, implicit=TaskImplicit(task=None), identity_scale=None,
             log_variances=False,
         )  # fmt: skip
 
@@ -87,31 +88,27 @@ class TaskConv(nn.Module):
         conv: keeps the width.
     """
 
-    def __init__(self, channels: int, style: Style, *, implicit: bool) -> None:
+    def __init__(self, channels: int, style: Style, implicit: ImplicitOptions | None) -> None:
         super().__init__()
-        self.task: nn.Module = ImplicitAdd(channels) if implicit else nn.Identity()
-        self.conv = nn.Conv2d(channels, channels, 1)
+        self.task = maybe_implicit(implicit, channels)
+        self.conv = nn.Conv2d(width_behind(self.task, channels), channels, 1)
         self.act = style.act()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> the same shape."""
         return self.act(self.conv(self.task(x)))
 
-    @torch.no_grad()
     def deploy(self) -> None:
-        """Fold the implicit representation into the convolution, in place: b' = b + W z."""
-        if isinstance(self.task, ImplicitAdd):
-            assert self.conv.bias is not None
-            bias = self.conv.bias + self.conv.weight.flatten(1) @ self.task.value.flatten()
-            self.conv, self.task = conv_like(self.conv, self.conv.weight, bias), nn.Identity()
+        """Fold the implicit representation into the convolution, in place."""
+        self.conv, self.task = absorbed(self.conv, before=self.task), nn.Identity()
 
 
 class TagBranch(nn.Module):
     """Logits of image-level labels from the coarsest map: convolution, mean over positions, linear layer."""
 
-    def __init__(self, channels: int, num_tags: int, style: Style, *, implicit: bool) -> None:
+    def __init__(self, channels: int, num_tags: int, style: Style, implicit: ImplicitOptions | None) -> None:
         super().__init__()
-        self.start = TaskConv(channels, style, implicit=implicit)
+        self.start = TaskConv(channels, style, implicit)
         self.linear = nn.Linear(channels, num_tags)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,9 +119,9 @@ class TagBranch(nn.Module):
 class EmbeddingLevel(nn.Module):
     """The embedding map of one level: two 1x1 convolutions."""
 
-    def __init__(self, channels: int, dim: int, style: Style, *, implicit: bool) -> None:
+    def __init__(self, channels: int, dim: int, style: Style, implicit: ImplicitOptions | None) -> None:
         super().__init__()
-        self.start = TaskConv(channels, style, implicit=implicit)
+        self.start = TaskConv(channels, style, implicit)
         self.project = nn.Conv2d(channels, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,15 +181,18 @@ class MultiHead(nn.Module):
     def __init__(self, spec: MultiHeadSpec, features: FeatureSpec, num_classes: int) -> None:
         super().__init__()
         style, implicit = Style(activation=spec.activation), spec.implicit
-        self.boxes: Any = spec.boxes.build(features, num_classes)
+        self.boxes: Any = aligned_boxes(spec.boxes, spec.implicit).build(features, num_classes)
         self.num_classes, self.strides = num_classes, features.strides
         self.tags = (
-            TagBranch(features.channels[-1], spec.num_tags or num_classes, style, implicit=implicit)
+            TagBranch(features.channels[-1], spec.num_tags or num_classes, style, implicit.of("tags"))
             if spec.tags
             else None
         )
         self.embeddings = (
-            nn.ModuleList(EmbeddingLevel(c, spec.embedding_dim, style, implicit=implicit) for c in features.channels)
+            nn.ModuleList(
+                EmbeddingLevel(channels, spec.embedding_dim, style, implicit.of("embeddings"))
+                for channels in features.channels
+            )
             if spec.embeddings
             else None
         )
@@ -236,11 +236,6 @@ def _call(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _check(spec: MultiHeadSpec) -> None:
-    if not (spec.tags or spec.embeddings):
-        raise ConfigError(
-            "model.head has one task only", "it has neither tags nor embeddings beside boxes",
-            "leave one of them on, or choose a detector without the head multi",
-        )  # fmt: skip
     idle = {"tags": ("num_tags",), "embeddings": ("num_identities", "identity_scale")}
     for task, names in idle.items():
         for name in names:

@@ -39,17 +39,20 @@ class SharedHead(Protocol):
         """None without embeddings."""
 
 
-def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
-    """Binary cross-entropy of image-level labels, the mean over the T tags of each image.
+def tag_loss(logits: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy of image-level labels.
 
     Args:
         logits: ``(B, T)``.
-        tags: ``(B, T)`` in {0, 1}.
+        tags: ``(B, T)`` in {0, 1}; NaN where it is not known, which does not count.
 
     Returns:
-        ``(B,)``, float32.
+        The sum over the tags that count, and their number as a float.
     """
-    return F.binary_cross_entropy_with_logits(logits.float(), tags.float(), reduction="none").mean(1)
+    known = ~tags.isnan()
+    wanted = tags.to(torch.float32).nan_to_num(0.0)
+    loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, known.float(), reduction="sum")
+    return loss, known.sum().to(loss)
 
 
 def identity_loss(raw: MultiOutput, targets: Targets, head: SharedHead) -> tuple[Tensor, Tensor]:
@@ -79,10 +82,10 @@ class MultiCriterion(HeldHeadCriterion[MultiLossConfig, SharedHead]):
     """The losses of boxes, image tags and identities, weighed by a stated rule.
 
     Each task's loss is a mean over the global batch: L_boxes is the sum of the items of the criterion for boxes,
-    without the factor by which that grows with the batch, L_tags the mean over images and tags, L_embeddings the mean
-    over the objects with an identity. With `fixed` balance the total is ``sum_t gain_t L_t``; with `uncertainty`
-    ``sum_t (exp(-s_t) L_t + s_t) / 2`` (arXiv 1705.07115), where a task without any object to learn from does not
-    count; both times the factor of the criterion for boxes (docs/fidelity.md, entry 186).
+    without the factor by which that grows with the batch, L_tags the mean over the known tags of all images, and
+    L_embeddings the mean over the objects with an identity. With `fixed` balance the total is ``sum_t gain_t L_t``;
+    with `uncertainty` ``sum_t (exp(-s_t) L_t + s_t) / 2`` (arXiv 1705.07115), where a task that the batch has nothing
+    to learn from does not count; both times the factor of the criterion for boxes (docs/fidelity.md, entry 186).
 
     Items are those for boxes, "tag" and "id": times their gains if these are fixed, else as they are.
 
@@ -117,6 +120,7 @@ class MultiCriterion(HeldHeadCriterion[MultiLossConfig, SharedHead]):
         device = targets.boxes_xyxy.device
         own = torch.tensor(float(targets.num_images), device=device)
         images = self._reduced(own)
+        counts = {"boxes": images}
         factor: Tensor | float = images / getattr(self.boxes.config, "nominal_batch", 1)
         with torch.autocast(device.type, enabled=False):
             if config.boxes:
@@ -124,12 +128,9 @@ class MultiCriterion(HeldHeadCriterion[MultiLossConfig, SharedHead]):
                 factor, parts["boxes"], items = of_boxes.factor, of_boxes.total / of_boxes.factor, of_boxes.items
             if config.tags and raw.tags is not None:
                 assert targets.tags is not None, "the data have no tags"
-                parts["tags"] = tag_loss(raw.tags, targets.tags).sum() / images
-            counts = {"boxes": images, "tags": images}
+                parts["tags"], counts["tags"] = self._mean(*tag_loss(raw.tags, targets.tags))
             if config.embeddings and raw.embeddings is not None:
-                total, count = identity_loss(raw, targets, self.head)
-                counts["embeddings"] = self._reduced(count)
-                parts["embeddings"] = total / counts["embeddings"].clamp(min=1)
+                parts["embeddings"], counts["embeddings"] = self._mean(*identity_loss(raw, targets, self.head))
             weighed = self._weighed(parts, raw.log_variances, {t: (counts[t] > 0) * own / images for t in parts})
         whole = {"tag": "tags", "id": "embeddings"}
         named = {name: self._reduced(parts[task].detach()) for name, task in whole.items() if task in parts}
@@ -159,6 +160,11 @@ class MultiCriterion(HeldHeadCriterion[MultiLossConfig, SharedHead]):
             return dict(items)
         gains = {"tag": self.config.tags, "id": self.config.embeddings}
         return {name: value * gains.get(name, self.config.boxes) for name, value in items.items()}
+
+    def _mean(self, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """This process's share of the mean over all processes, and the number that it is a mean of."""
+        whole = self._reduced(count)
+        return total / whole.clamp(min=1), whole
 
     def _reduced(self, value: Tensor) -> Tensor:
         return value if self.reduce is None else self.reduce(value)

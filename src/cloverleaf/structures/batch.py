@@ -25,7 +25,7 @@ class Targets:
         num_images: B.
         masks: ``(M, H, W)`` uint8 instance masks in {0, 1}, of the size of the input, or None when not asked for.
         identities: ``(M,)`` int64, -1 for none, or None.
-        tags: ``(B, T)`` float32 image-level labels in {0, 1}, or None.
+        tags: ``(B, T)`` float32 image-level labels in {0, 1}, NaN where not known, or None.
         semantic: ``(B, H, W)`` int64 class per pixel of the input, 0 for the background and label + 1 for objects, 255
             where it does not count (padding, crowd); None when not asked for.
         packed_masks: ``(M, H, W / 8)`` uint8: the masks on their way from the loader, eight pixels a byte, the leftmost

@@ -22,7 +22,7 @@ class Sample:
         polygons: per object its rings (an empty tuple where an object has no outline); None when no object has one.
         identities: ``(n,)`` int64, -1 for none; None when the dataset has none.
         crowd: ``(n,)`` bool; crowd regions never train.
-        tags: ``(T,)`` float32 image-level labels, or None.
+        tags: ``(T,)`` float32 image-level labels, NaN where not known, or None.
         image_id: id in the dataset.
         original_hw: size of the stored image.
         letterbox: (scale_x, scale_y, pad_left, pad_top) from original to ``image``; None once it is not such a map.

@@ -26,7 +26,10 @@ def select(sample: Sample, keep: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -
 
 
 def join(image: npt.NDArray[np.uint8], parts: Sequence[Sample]) -> Sample:
-    """All objects of ``parts`` on ``image``; the ids are those of the first part, the tags the union of all.
+    """All objects of ``parts`` on ``image``; the ids are those of the first part, the tags what all parts agree on.
+
+    Where they disagree a tag is not known (NaN): one that says what can be seen somewhere may have been cut away, and
+    one that speaks of the whole image ("empty", "dim") is not that of four images because it is that of one.
 
     Boxes and outlines must already be in pixels of ``image``.
     """
@@ -45,10 +48,15 @@ def join(image: npt.NDArray[np.uint8], parts: Sequence[Sample]) -> Sample:
         polygons=polygons if outlined else None,
         identities=np.concatenate([_or_fill(part.identities, len(part), -1) for part in parts]) if identified else None,
         crowd=np.concatenate([_or_fill(part.crowd, len(part), 0).astype(bool) for part in parts]) if crowded else None,
-        tags=np.maximum.reduce(tags) if tags else None,
+        tags=_agreed(np.stack(tags)) if tags else None,
         letterbox=None,
         covered=tuple(chain.from_iterable(covered)) if covered else None,
     )
+
+
+def _agreed(tags: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """``(parts, T)`` -> ``(T,)``."""
+    return np.where((tags == tags[0]).all(0), tags[0], np.float32(np.nan))
 
 
 def _or_fill(values: npt.NDArray[np.generic] | None, length: int, value: int) -> npt.NDArray[np.int64]:
