@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -94,6 +94,11 @@ class Family(Protocol):
 def same_kinds(one: DetectorSpec, other: DetectorSpec) -> bool:
     """Whether both are made of the same kinds of parts, whatever their options."""
     return all(type(getattr(one, part)) is type(getattr(other, part)) for part in ("backbone", "neck", "head"))
+
+
+def same_but(one: Any, other: Any, options: Iterable[str]) -> bool:
+    """Whether the options of two parts of one kind are the same, those named aside."""
+    return bool(replace(other, **{key: getattr(one, key) for key in options}) == one)
 
 
 def check_num_classes(what: str, found: int, wanted: int | None) -> int:

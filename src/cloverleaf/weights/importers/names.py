@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cloverleaf.errors import CheckpointError
+from cloverleaf.weights.importers.family import check_num_classes
+
 _CONV = (("norm.", "bn."), ("", ""))
 _REP_CONV = (
     ("identity_norm.", "rbr_identity."), ("dense_norm.", "rbr_dense.1."), ("dense.", "rbr_dense.0."),
@@ -48,7 +51,11 @@ class NameTable:
         return (*(f"model.{row}." for row in rows), f"{self.head}m2.")
 
     def published(self, keys: Iterable[str]) -> dict[str, str]:
-        """Our state-dict keys, without the anchors -> published keys."""
+        """Our state-dict keys, without the anchors -> published keys.
+
+        Raises:
+            CheckpointError: one of them stands for what the published network does not have.
+        """
         return {key: self._published(key) for key in keys if key != "head.anchors_px"}
 
     def _published(self, key: str) -> str:
@@ -61,7 +68,10 @@ class NameTable:
         while prefix not in self.rows:
             prefix = prefix.rpartition(".")[0]
             if not prefix:
-                raise KeyError(f"no row for {key!r}")
+                raise CheckpointError(
+                    f"{key} has no published name", "the published network has nothing in its place",
+                    "export a model with the options of its published variant",
+                )  # fmt: skip
         rest = key[len(prefix) + 1 :]
         names = _REP_CONV if prefix in self.rep_convs else _CONV
         ours, theirs = next(pair for pair in names if rest.startswith(pair[0]))
@@ -75,13 +85,59 @@ class NameTable:
             f"{self.head}anchor_grid": anchors_px[:, None, :, None, None, :].clone(),
         }
 
-    def sort_key(self, published: str) -> tuple[int, int]:
-        """Orders published keys as the published state dict does (stable inside a block)."""
-        row, _, rest = published.removeprefix("model.").partition(".")
-        part = rest.partition(".")[0]
-        if int(row) == self.head_row:
-            return int(row), _HEAD_ORDER.index(part)
-        return int(row), int(part[2:]) if re.fullmatch(r"cv\d+", part) else 0
+    def in_order(self, published: Iterable[str]) -> list[str]:
+        """Published keys in the order of the published state dict (stable inside a block)."""
+        order = {place: number for number, place in enumerate(self.rows.values())}
+
+        def position(key: str) -> tuple[int, int]:
+            if key.startswith(self.head):
+                return len(order), _HEAD_ORDER.index(key.removeprefix(self.head).partition(".")[0])
+            place = key.removeprefix("model.")
+            while place not in order:
+                place = place.rpartition(".")[0]
+            return order[place], 0
+
+        return sorted(published, key=position)
+
+    def num_classes(self, what: str, state: Mapping[str, Tensor], wanted: int | None) -> int | None:
+        """Of the head in a published ``state``; ``wanted`` where that has no head.
+
+        Raises:
+            CheckpointError: its size is of no number of classes, or of another than ``wanted``; begins with ``what``.
+        """
+        bias = state.get(f"{self.head}m.0.bias")
+        if bias is None:
+            return wanted
+        anchors = state.get(f"{self.head}anchors")
+        per_cell = anchors.shape[1] if anchors is not None and anchors.ndim == 3 else 3
+        found, rest = divmod(bias.numel(), per_cell)
+        if rest or found < 6:
+            raise CheckpointError(what, f"{self.head}m.0.bias has {bias.numel()} values", "check the variant")
+        return check_num_classes(what, found - 5, wanted)
+
+    def anchors_to_ours(self, what: str, state: Mapping[str, Tensor], strides: tuple[int, ...]) -> Tensor:
+        """Pixels from `anchor_grid`; `anchors` (grid units, perhaps rounded to fp16) must agree within 1 %.
+
+        Raises:
+            CheckpointError: they do not; it begins with ``what``.
+        """
+        pixels = state[f"{self.head}anchor_grid"].float()[:, 0, :, 0, 0, :]
+        units = state[f"{self.head}anchors"].float()
+        if not torch.allclose(units * torch.tensor(strides)[:, None, None], pixels, rtol=0.01, atol=0.01):
+            raise CheckpointError(
+                what, f"{self.head}anchors and {self.head}anchor_grid disagree", "the checkpoint is inconsistent"
+            )
+        return pixels
+
+
+def head_prefix(keys: Iterable[str]) -> str:
+    """Published prefix of the detection head; empty where there is none."""
+    return next((key.removesuffix("m.0.bias") for key in keys if re.fullmatch(r"model\.\d+\.m\.0\.bias", key)), "")
+
+
+def has_bottlenecks(keys: Iterable[str]) -> bool:
+    """Whether published names are of a layer table with chains of bottlenecks."""
+    return any(re.match(r"model\.\d+\.m\.\d+\.cv1\.", key) for key in keys)
 
 
 class Rows:

@@ -7,19 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-import torch
 from torch import Tensor
 
 from cloverleaf.backbones.elan import ElanSpec, ElanTinySpec
-from cloverleaf.errors import CheckpointError
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
 from cloverleaf.models.catalog import find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Form
 from cloverleaf.models.yolov7 import VARIANTS
 from cloverleaf.necks.elan_pan import ElanPanSpec
-from cloverleaf.weights.importers.family import Reading, check_num_classes, same_kinds
-from cloverleaf.weights.importers.names import NameTable, Rows
+from cloverleaf.weights.importers.family import Reading, same_kinds
+from cloverleaf.weights.importers.names import NameTable, Rows, has_bottlenecks, head_prefix
 from cloverleaf.weights.strict import Shape
 
 NAMES = tuple(VARIANTS)
@@ -28,8 +26,9 @@ _NOT_COMPARED = re.compile(r"num_batches_tracked$|\.(ia|im|m2)\.\d+\.|^head\.m\.
 
 
 def is_like(keys: Iterable[str]) -> bool:
-    """Rows of a layer table."""
-    return any(re.match(r"model\.\d+\.", key) for key in keys)
+    """Rows of a layer table without chains of bottlenecks, which YOLOR's have."""
+    keys = tuple(keys)
+    return any(re.match(r"model\.\d+\.", key) for key in keys) and not has_bottlenecks(keys)
 
 
 def covers(spec: DetectorSpec) -> bool:
@@ -58,7 +57,7 @@ def read(what: str, spec: DetectorSpec, state: Mapping[str, Tensor], num_classes
     if form == "fused":  # what was left standing when the published code fused a training form
         idle = (f"{table.head}ia.", f"{table.head}im.", *table.auxiliary)
         state = {key: value for key, value in state.items() if not key.startswith(idle)}
-    whole = replace(whole, num_classes=_num_classes(what, whole, state, table, num_classes))
+    whole = replace(whole, num_classes=table.num_classes(what, state, num_classes) or spec.num_classes)
     forms = {"training": whole, "deploy": whole.as_deployed(), "fused": whole.as_fused()}
     return Reading(forms[form], state, Yolov7Layout(table))
 
@@ -70,13 +69,13 @@ def layout(spec: DetectorSpec) -> Yolov7Layout:
 
 def likely(shapes: Mapping[str, Shape]) -> tuple[str, ...]:
     """Variants whose head has the same row."""
-    row = _head_prefix(shapes)
+    row = head_prefix(shapes)
     return tuple(name for name in NAMES if row in _head_rows(name))
 
 
 def comparable(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """The row of the head differs between forms, so it is called ``head``."""
-    head = _head_prefix(shapes)
+    head = head_prefix(shapes)
     named = {f"head.{key.removeprefix(head)}" if head and key.startswith(head) else key: v for key, v in shapes.items()}
     return {key: shape for key, shape in named.items() if not _NOT_COMPARED.search(key)}
 
@@ -92,12 +91,12 @@ class Yolov7Layout:
         state = model.state_dict()
         theirs = {published: state[key] for key, published in self.table.published(state).items()}
         theirs |= self.table.anchors_to_published(model.anchors_px, model.strides)
-        return {key: theirs[key] for key in sorted(theirs, key=self.table.sort_key)}
+        return {key: theirs[key] for key in self.table.in_order(theirs)}
 
     def to_ours(self, what: str, model: Detector, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The two copies of the anchors must agree."""
         tensors = {key: state[theirs] for key, theirs in self.table.published(model.state_dict()).items()}
-        return tensors | {"head.anchors_px": _anchors(what, state, self.table, model.strides)}
+        return tensors | {"head.anchors_px": self.table.anchors_to_ours(what, state, model.strides)}
 
 
 def name_table(spec: DetectorSpec) -> NameTable:
@@ -179,35 +178,6 @@ def _elan(rows: Rows, path: str, depth: int, groups: int) -> None:
         rows.skip()
         rows.conv(f"{branch}.transition")
     rows.skip(int(groups > 1))
-
-
-def _num_classes(
-    what: str, spec: DetectorSpec, state: Mapping[str, Tensor], table: NameTable, wanted: int | None
-) -> int:
-    bias = state.get(f"{table.head}m.0.bias")
-    if bias is None:
-        return wanted or spec.num_classes
-    anchors = state.get(f"{table.head}anchors")
-    per_cell = anchors.shape[1] if anchors is not None and anchors.ndim == 3 else 3
-    found, rest = divmod(bias.numel(), per_cell)
-    if rest or found < 6:
-        raise CheckpointError(what, f"{table.head}m.0.bias has {bias.numel()} values", "check the variant")
-    return check_num_classes(what, found - 5, wanted)
-
-
-def _anchors(what: str, state: Mapping[str, Tensor], table: NameTable, strides: tuple[int, ...]) -> Tensor:
-    """Pixels from `anchor_grid`; `anchors` (grid units, perhaps rounded to fp16) must agree within 1 %."""
-    pixels = state[f"{table.head}anchor_grid"].float()[:, 0, :, 0, 0, :]
-    units = state[f"{table.head}anchors"].float()
-    if not torch.allclose(units * torch.tensor(strides)[:, None, None], pixels, rtol=0.01, atol=0.01):
-        raise CheckpointError(
-            what, f"{table.head}anchors and {table.head}anchor_grid disagree", "the checkpoint is inconsistent"
-        )
-    return pixels
-
-
-def _head_prefix(keys: Mapping[str, object]) -> str:
-    return next((key.removesuffix("m.0.bias") for key in keys if re.fullmatch(r"model\.\d+\.m\.0\.bias", key)), "")
 
 
 @cache
