@@ -14,6 +14,7 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.heads.anchor_based import AnchorHead, AnchorHeadSpec
 from cloverleaf.heads.dense import DenseHeadSpec
 from cloverleaf.heads.multi import MultiHead, MultiHeadSpec
+from cloverleaf.layers.implicit import fold_alignment
 from cloverleaf.layers.rep import reparameterize
 from cloverleaf.losses.supervision import SourceWeights
 from cloverleaf.losses.supervision_config import SupervisionLossConfig
@@ -165,6 +166,7 @@ class Detector(nn.Module):
         """
         deployed = copy.deepcopy(self).eval()
         deployed.head.deploy()
+        fold_alignment(deployed.neck)
         deployed.supervision = None
         deployed.spec = self.spec.as_deployed() if not self.spec.fused else self.spec
         return deployed

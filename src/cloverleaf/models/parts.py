@@ -215,7 +215,14 @@ def invalid_value(prefix: str, error: ValidationError) -> ConfigError:
 
 
 def _validated(part: str, cls: type, values: Mapping[str, Any]) -> Any:
-    check_keys(part, values, (field.name for field in dataclasses.fields(cls)))
+    known = [field.name for field in dataclasses.fields(cls)]
+    if values.get("implicit") and "implicit" not in known:
+        raise ConfigError(
+            f"model.{part}.implicit is not possible here", f"this {part} has no place where it could be folded away",
+            "leave it out; necks with merges can have it, and the heads "
+            + ", ".join(name for name, head in HEADS.items() if "implicit" in head.__dataclass_fields__),
+        )  # fmt: skip
+    check_keys(part, values, known)
     if cls is MultiHeadSpec and "boxes" in values:
         values = {**values, "boxes": to_dict(_for_boxes(from_dict("head", values["boxes"])))}
     try:

@@ -37,6 +37,9 @@ class NeckSpec(Protocol):
     def build(self, features: FeatureSpec) -> nn.Module:
         """The module: feature maps as described by ``features`` -> feature maps, finest first."""
 
+    def deployed(self) -> NeckSpec:
+        """The options that describe the neck once its implicit knowledge is folded away."""
+
 
 class HeadSpec(Protocol):
     """Options of a head. `build` gives a module with ``num_classes``, ``strides`` and ``deploy()``; see `Detector`."""
@@ -108,10 +111,11 @@ class DetectorSpec:
                 "a detector needs at least one class",
                 "give a whole number of 1 or more",
             )
-        if self.fused and (self.supervision or self.head != self.head.deployed()):
+        training = self.supervision or self.head != self.head.deployed() or self.neck != self.neck.deployed()
+        if self.fused and training:
             raise ConfigError(
-                "a fused detector cannot have a head in training form",
-                f"the head is {self.head}, further supervision {self.supervision}",
+                "a fused detector cannot have a head or neck in training form",
+                f"the head is {self.head}, the neck {self.neck}, further supervision {self.supervision}",
                 "fuse the trained model instead of building one",
             )
 
@@ -129,7 +133,7 @@ class DetectorSpec:
 
     def as_deployed(self) -> DetectorSpec:
         """The spec of the same detector without what only training needs, norms not folded."""
-        return replace(self, head=self.head.deployed(), supervision=None)
+        return replace(self, neck=self.neck.deployed(), head=self.head.deployed(), supervision=None)
 
     def as_fused(self) -> DetectorSpec:
         """The spec of the same detector after fusing."""

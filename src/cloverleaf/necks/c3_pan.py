@@ -12,13 +12,14 @@ from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.csp import CspBlock
 from cloverleaf.layers.spp import Sppf
 from cloverleaf.layers.style import Activation, Style
+from cloverleaf.necks.alignment import AlignableNeckSpec
 from cloverleaf.necks.levels import doubling_levels, output_widths
 from cloverleaf.necks.path_aggregation import PathAggregation
 from cloverleaf.structures import FeatureSpec
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class C3PanSpec:
+class C3PanSpec(AlignableNeckSpec):
     """Options of a `PathAggregation` of C3 blocks without residual connections; 1x1 convolutions narrow coarser maps.
 
     Attributes:
@@ -45,10 +46,11 @@ class C3PanSpec:
         style = Style(activation=self.activation)
         levels = doubling_levels(self.type, features, self.finest)
         widths = output_widths(self.channels, self.width, levels)
-        return PathAggregation(
+        neck = PathAggregation(
             levels, widths,
             pool=partial(Sppf, style=style),
             merge=partial(CspBlock, depth=self.depth, residual=False, style=style),
             shrink=partial(ConvNormAct, kernel=3, stride=2, style=style),
             narrow=partial(ConvNormAct, style=style),
         )  # fmt: skip
+        return self.aligned(neck, neck.down_merge)

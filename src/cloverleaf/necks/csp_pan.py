@@ -16,6 +16,7 @@ from cloverleaf.layers.csp_shared_norm import SharedNormReversedCspBlock, Shared
 from cloverleaf.layers.downsample import PooledDown
 from cloverleaf.layers.spp import SppCspc
 from cloverleaf.layers.style import Activation, NormEps, Style, scale_width
+from cloverleaf.necks.alignment import AlignableNeckSpec
 from cloverleaf.necks.lateral_aggregation import LateralAggregation
 from cloverleaf.necks.levels import check_widths, doubling_levels
 from cloverleaf.structures import FeatureSpec
@@ -31,7 +32,7 @@ POOLS: Mapping[Norm, Callable[..., nn.Module]] = {"separate": SppCspc, "shared":
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class CspPanSpec:
+class CspPanSpec(AlignableNeckSpec):
     """Options of a `LateralAggregation` of CSP blocks; the defaults are small enough to train on a CPU.
 
     Attributes:
@@ -69,7 +70,7 @@ class CspPanSpec:
         levels = doubling_levels(self.type, features, self.finest)
         check_widths("channels", self.channels, levels)
         wanted = self.channels or [c / 2 for c in levels.channels]
-        return LateralAggregation(
+        neck = LateralAggregation(
             levels, tuple(scale_width(c, self.width) for c in wanted),
             pool=partial(
                 POOLS[self.norm], style=style, mixes=self.spp_mixes, largest_first=self.spp_order == "largest-first"
@@ -78,6 +79,7 @@ class CspPanSpec:
             shrink=partial(_down, self.downsample, style),
             narrow=partial(ConvNormAct, style=style),
         )  # fmt: skip
+        return self.aligned(neck, neck.down_merge)
 
 
 def _down(kind: str, style: Style, width: int, coarser: int) -> nn.Module:

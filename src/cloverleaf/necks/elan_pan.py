@@ -16,6 +16,7 @@ from cloverleaf.layers.elan import Elan, ElanForm, ExtendedElan, Taken, build_el
 from cloverleaf.layers.planned import ConvKind
 from cloverleaf.layers.spp import CspSpp, SppCspc
 from cloverleaf.layers.style import Activation, Style, scale_width
+from cloverleaf.necks.alignment import AlignableNeckSpec
 from cloverleaf.necks.levels import check_widths, doubling_levels
 from cloverleaf.structures import FeatureSpec
 
@@ -24,7 +25,7 @@ Downsample = Literal["conv", "pooled-conv", "pooled-csp"]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class ElanPanSpec:
+class ElanPanSpec(AlignableNeckSpec):
     """Options of `ElanPan`; the defaults are YOLOv7-tiny's.
 
     Attributes:
@@ -59,7 +60,8 @@ class ElanPanSpec:
 
     def build(self, features: FeatureSpec) -> ElanPan:
         """The module for a backbone's ``features``, freshly initialised."""
-        return ElanPan(self, features)
+        neck = ElanPan(self, features)
+        return self.aligned(neck, neck.down_merge)
 
 
 class ElanPan(nn.Module):

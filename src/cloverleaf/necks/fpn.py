@@ -11,11 +11,12 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
 
+from cloverleaf.necks.alignment import AlignableNeckSpec
 from cloverleaf.structures import FeatureSpec
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class FpnSpec:
+class FpnSpec(AlignableNeckSpec):
     """Options of `Fpn`.
 
     Attributes:
@@ -27,7 +28,8 @@ class FpnSpec:
 
     def build(self, features: FeatureSpec) -> Fpn:
         """The module for a backbone's ``features``, freshly initialised."""
-        return Fpn(self, features)
+        neck = Fpn(self, features)
+        return self.aligned(neck, neck.layer_blocks[:-1])
 
 
 class Fpn(FeaturePyramidNetwork):

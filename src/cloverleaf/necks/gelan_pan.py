@@ -12,13 +12,14 @@ from cloverleaf.layers.downsample import Halving, halving
 from cloverleaf.layers.gelan import Gelan
 from cloverleaf.layers.spp import Sppf
 from cloverleaf.layers.style import Activation, Style
+from cloverleaf.necks.alignment import AlignableNeckSpec
 from cloverleaf.necks.levels import doubling_levels, output_widths
 from cloverleaf.necks.path_aggregation import PathAggregation
 from cloverleaf.structures import FeatureSpec
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class GelanPanSpec:
+class GelanPanSpec(AlignableNeckSpec):
     """Options of a `PathAggregation` of GELANs with re-parameterisable convolutions.
 
     Attributes:
@@ -47,9 +48,10 @@ class GelanPanSpec:
         style = Style(activation=self.activation)
         levels = doubling_levels(self.type, features, self.finest)
         widths = output_widths(self.channels, self.width, levels)
-        return PathAggregation(
+        neck = PathAggregation(
             levels, widths,
             pool=partial(Sppf, width=widths[-1] // 2, style=style),
             merge=partial(Gelan, depth=self.depth, style=style),
             shrink=partial(halving, self.downsample, style=style),
         )  # fmt: skip
+        return self.aligned(neck, neck.down_merge)

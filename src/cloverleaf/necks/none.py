@@ -22,6 +22,10 @@ class NoNeckSpec:
         """The module for a backbone's ``features``."""
         return NoNeck(features)
 
+    def deployed(self) -> NoNeckSpec:
+        """The same."""
+        return self
+
 
 class NoNeck(nn.Module):
     """The maps that it is given.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.rep_block import BlockKind, Body, body
 from cloverleaf.layers.style import Style, scale_width
+from cloverleaf.necks.alignment import AlignableNeckSpec
 from cloverleaf.necks.levels import check_widths, doubling_levels
 from cloverleaf.structures import FeatureSpec
 
@@ -20,7 +21,7 @@ _STYLE = Style(activation="relu")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class RepPanSpec:
+class RepPanSpec(AlignableNeckSpec):
     """Options of `RepPan`; widths and blocks are those of the gather-and-distribute neck, to compare both.
 
     Attributes:
@@ -48,7 +49,8 @@ class RepPanSpec:
         Raises:
             ConfigError: the strides do not double from level to level, or the given widths do not fit.
         """
-        return RepPan(self, features)
+        neck = RepPan(self, features)
+        return self.aligned(neck, neck.down_merge)
 
 
 class RepPan(nn.Module):

@@ -59,10 +59,15 @@ def last_convolution(block: nn.Module) -> ConvNormAct | RepConv | None:
 def align_block(block: nn.Module, options: ImplicitOptions) -> bool:
     """Put implicit knowledge between norm and activation of the last convolution of ``block``, which is changed.
 
+    Behind a bare convolution, where a sequence ends in one.
+
     Returns:
         False where the block does not end in one such convolution; nothing is changed then.
     """
     conv = last_convolution(block)
+    if conv is None and isinstance(block, nn.Sequential) and len(block) and isinstance(block[-1], nn.Conv2d):
+        block.append(implicit_module(options, block[-1].out_channels))
+        return True
     if conv is None:
         return False
     norm = conv.norm if isinstance(conv, ConvNormAct) else conv.dense_norm

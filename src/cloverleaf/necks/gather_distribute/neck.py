@@ -13,6 +13,7 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.rep_block import BlockKind, Body, body
 from cloverleaf.layers.style import Style, scale_width
+from cloverleaf.necks.alignment import AlignableNeckSpec
 from cloverleaf.necks.gather_distribute.align import HighFam, LowFam
 from cloverleaf.necks.gather_distribute.fuse import HighIfm, LowIfm
 from cloverleaf.necks.gather_distribute.inject import Inject
@@ -26,7 +27,7 @@ _STYLE = Style(activation="relu")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class GatherDistributeSpec:
+class GatherDistributeSpec(AlignableNeckSpec):
     """Options of `GatherDistribute`; the defaults are those of the n and s models.
 
     Attributes:
@@ -73,7 +74,8 @@ class GatherDistributeSpec:
         Raises:
             ConfigError: the backbone has too few levels, or the given widths do not fit it.
         """
-        return GatherDistribute(self, features)
+        neck = GatherDistribute(self, features)
+        return self.aligned(neck, neck.low_blocks)
 
 
 class GatherDistribute(nn.Module):
