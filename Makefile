@@ -11,6 +11,8 @@ $(VENV)/.installed: pyproject.toml
 		{ echo "Python 3.11 or newer is needed; call make with PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# without what it asks for: it would lay OpenCV's desktop build over the headless one, see docs/decisions/tracking.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'trackers>=2.6,<3'
 	@touch $@
 
 demo: $(VENV)/.installed  ## embedded dataset -> train -> judge -> report with pictures, under 10 minutes on 2 cores

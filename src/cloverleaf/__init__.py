@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from cloverleaf.predict.predictor import Predictor
     from cloverleaf.recipes.api import train
     from cloverleaf.structures.detections import Detections
+    from cloverleaf.tracking.options import TrackOptions
+    from cloverleaf.tracking.tracker import Tracker
     from cloverleaf.weights.format import load, save
 
 _PUBLIC = {
     "CloverleafError": "cloverleaf.errors",
     "Detections": "cloverleaf.structures.detections",
     "Predictor": "cloverleaf.predict.predictor",
+    "TrackOptions": "cloverleaf.tracking.options",
+    "Tracker": "cloverleaf.tracking.tracker",
     "create_model": "cloverleaf.models.catalog",
     "evaluate": "cloverleaf.predict.evaluate",
     "export": "cloverleaf.deploy.export",
@@ -37,6 +41,8 @@ __all__ = [
     "CloverleafError",
     "Detections",
     "Predictor",
+    "TrackOptions",
+    "Tracker",
     "__version__",
     "create_model",
     "evaluate",

@@ -23,7 +23,7 @@ RANKS = {
     "deploy": 7,
     "reports": 7,
     "predict": 8,
-    "training": 9, "inspection": 9,
+    "training": 9, "inspection": 9, "tracking": 9,
     "recipes": 10, "pretraining": 10,
     "ablation": 11,
     "cli": 12,

@@ -57,7 +57,7 @@ def test_boxes_hold_their_individuals(made: Path) -> None:
 
 
 def test_video_has_every_frame_at_its_time(made: Path) -> None:
-    timed = list(read_timed_frames(made / "clip-01" / "video.mp4"))
+    timed = list(read_timed_frames(made / "clip-01" / "clip-01.mp4"))
     assert [round(time, 6) for time, _ in timed] == [round(k / 25, 6) for k in range(32)]
     still = cv2.imread(str(made / "clip-01" / "img1" / "000020.jpg"))[:, :, ::-1]
     assert np.abs(timed[19][1].astype(float) - still).mean() < 6

@@ -21,6 +21,7 @@ from cloverleaf.cli.merge import merge
 from cloverleaf.cli.models import models
 from cloverleaf.cli.predict import predict
 from cloverleaf.cli.pretrain import pretrain
+from cloverleaf.cli.track import track
 from cloverleaf.cli.train import train
 from cloverleaf.cli.val import val
 from cloverleaf.errors import CloverleafError, ConfigError, UnknownModelError
@@ -55,6 +56,7 @@ app.command("train")(train)
 app.command("pretrain")(pretrain)
 app.command("val")(val)
 app.command("predict")(predict)
+app.command("track")(track)
 app.command("ablate")(ablate)
 app.add_typer(data_app, name="data")
 app.command("export")(export)

@@ -70,13 +70,22 @@ def draw_boxes(
     if scores is not None:
         found = np.asarray(scores)[order].tolist()
         words = [f"{word} {score:.2f}".lstrip() for word, score in zip(words, found, strict=True)]
-    return _annotate(scene, boxes[order], chosen, words, texts if any(words) else "none", frames=masks is None)
+    return annotate_boxes(scene, boxes[order], chosen, words, texts if any(words) else "none", frames=masks is None)
 
 
-def _annotate(
+def annotate_boxes(
     scene: Pixels, boxes: Numbers, labels: Numbers, words: Sequence[str], texts: Texts, *, frames: bool
 ) -> Pixels:
-    """Draw boxes (where frames are wanted) and words with supervision, which works in BGR."""
+    """Draw boxes (where frames are wanted) and words with supervision; the last has the best place.
+
+    Args:
+        scene: ``(H, W, 3)`` uint8 RGB.
+        boxes: ``(n, 4)`` pixels of ``scene``.
+        labels: ``(n,)`` places in the palette, at least one.
+        words: what is written beside each.
+        texts: as for `draw_boxes`.
+        frames: draw the boxes.
+    """
     import supervision as sv
 
     table = [tuple(row) for row in class_colours(int(labels.max()) + 1).tolist()]

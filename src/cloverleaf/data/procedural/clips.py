@@ -28,7 +28,7 @@ from cloverleaf.errors import ConfigError
 MARKER = ".cloverleaf-clips.json"
 FPS = 25.0
 _VERSION = 1  # raise it when the same parameters would draw different clips
-_OWN = ("clip-*/video.mp4", "clip-*/img1/*.jpg", "clip-*/gt/*.txt", "clip-*/seqinfo.ini")
+_OWN = ("clip-*/clip-*.mp4", "clip-*/img1/*.jpg", "clip-*/gt/*.txt", "clip-*/seqinfo.ini")
 _CAST, _CLASSES = 8, 3
 _COUNTED = 0.3  # an object of which less can be seen is in the truth, but not counted
 
@@ -66,7 +66,7 @@ def make_clips(
 ) -> Path:
     """Draw videos in which individuals of the embedded set of the same seed cross, hide, leave and come back.
 
-    Each ``clip-NN`` is laid out as in MOTChallenge: ``video.mp4``, the same frames before compression as
+    Each ``clip-NN`` is laid out as in MOTChallenge: ``clip-NN.mp4``, the same frames before compression as
     ``img1/NNNNNN.jpg``, ``seqinfo.ini``, and ``gt/gt.txt`` with the box of an object's visible pixels, its identity
     as in the embedded set (see `make_shapes`), its class (1 is the first of ``gt/labels.txt``) and the share of it
     that is visible; an object of which less than 30 % is visible is marked as not counted. Exposure and colour of the
@@ -112,7 +112,7 @@ def _write_clip(folder: Path, parameters: _Parameters, people: list[Individual],
     (folder / "img1").mkdir(parents=True, exist_ok=True)
     side = parameters.size
     rows: list[str] = []
-    with write_video(folder / "video.mp4", (side, side), FPS) as write:
+    with write_video(folder / f"{folder.name}.mp4", (side, side), FPS) as write:
         for index, (image, truth) in enumerate(_frames(parameters, people, number)):
             write(image)
             encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
