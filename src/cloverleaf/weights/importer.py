@@ -11,11 +11,11 @@ from cloverleaf.errors import CheckpointError, suggest
 from cloverleaf.models.catalog import empty_detector, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
-from cloverleaf.weights.importers import gold_yolo, revcol, yolor_darknet, yolov7
+from cloverleaf.weights.importers import gold_yolo, revcol, yolor_darknet, yolor_yaml, yolov7
 from cloverleaf.weights.importers.family import Family
 from cloverleaf.weights.strict import Shape, check_fit, fill_detector
 
-FAMILIES: tuple[Family, ...] = (yolov7, gold_yolo, revcol, yolor_darknet)
+FAMILIES: tuple[Family, ...] = (yolov7, gold_yolo, revcol, yolor_darknet, yolor_yaml)
 CHECK_VARIANT = "check the variant and the number of classes"
 PUBLISHED: tuple[str, ...] = tuple(name for family in FAMILIES for name in family.NAMES)
 
@@ -29,7 +29,8 @@ def import_state_dict(name: str, state: Mapping[str, Tensor], *, num_classes: in
     of a fused one with branches for training only those that are in force are read. RevCol: several classifiers mean
     supervised columns and so training form; the names and shapes also say the size of a model that is no variant
     (``revcol+none+classify``) and the kernels of one that is. YOLOR in darknet's form: as YOLOv7, but what is folded
-    is of our own making; the anchors, which its state dicts lack, are those of the variant.
+    is of our own making; the anchors, which its state dicts lack, are those of the variant. YOLOR in the paper's form:
+    as YOLOv7, but the implicit terms of a fused form are in force, and are folded.
 
     Args:
         name: catalog name of the variant.

@@ -118,7 +118,7 @@ def import_checkpoint(
 
 
 def _recognised(path: Path, checkpoint: PublishedCheckpoint) -> tuple[str, tuple[str, ...]]:
-    """The name, and others of the same names and shapes between which the modules' activation does not decide."""
+    """The name, and others of the same names and shapes between which the modules in the file do not decide."""
     described = describe(str(path), checkpoint.state)
     if described is not None:
         return described.name, ()
@@ -129,9 +129,11 @@ def _recognised(path: Path, checkpoint: PublishedCheckpoint) -> tuple[str, tuple
             f"only {likeness.share:.0%} of its tensors agree with {likeness.name}, which is nearest",
             "cloverleaf models lists what there is; name one with --model to see every difference",
         )
-    names = (likeness.name, *likeness.also)
-    decided = [name for name in names if _activation_of(name) and _activation_of(name) == _activation(checkpoint)]
-    return (decided[0], ()) if decided else (likeness.name, likeness.also)
+    names: tuple[str, ...] = (likeness.name, *likeness.also)
+    for of_model, of_file in ((_activation_of, _activation(checkpoint)), (_stem_of, _stem(checkpoint))):
+        decided = tuple(name for name in names if of_file and of_model(name) == of_file)
+        names = decided or names
+    return names[0], names[1:]
 
 
 def _notes(detector: Detector) -> tuple[str, ...]:
@@ -182,6 +184,16 @@ def _other_activation(name: str, checkpoint: PublishedCheckpoint) -> str:
 
 def _activation_of(name: str) -> str:
     return str(getattr(find_spec(name).backbone, "activation", ""))
+
+
+def _stem(checkpoint: PublishedCheckpoint) -> str:
+    """How the image is read, where the modules in the file are of one of YOLOR's two kinds without convolutions."""
+    kinds = {"models.common.DWT": "wavelet-8", "models.common.ReOrg": "space-to-depth-8"}
+    return next((kind for module, kind in kinds.items() if module in checkpoint.modules), "")
+
+
+def _stem_of(name: str) -> str:
+    return str(getattr(find_spec(name).backbone, "stem", ""))
 
 
 def _imported(path: Path, name: str, state: Mapping[str, Tensor]) -> Detector:
