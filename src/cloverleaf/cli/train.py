@@ -16,7 +16,10 @@ def train(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="detect, instance (masks), semantic (pixels) or classify (images); default: as the model."),
+        typer.Option(
+            help="detect, instance (masks), semantic (pixels), classify (images) or multi (boxes, image tags and "
+            "embeddings); default: as the model."
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="data.yaml, COCO JSON or folder.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")] = None,
@@ -75,6 +78,8 @@ def train(
         cloverleaf train --task instance --data coco/
 
         cloverleaf train --task classify --data folder-with-train-CLASS-and-val-CLASS/
+
+        cloverleaf train --task multi --model yolov7-tiny --data data/shapes
 
         cloverleaf train --resume --output runs/train
 

@@ -202,7 +202,7 @@ class MultiHead(nn.Module):
             else None
         )
         self.log_variances = (
-            nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in spec.tasks})
+            nn.ParameterDict({task: nn.Parameter(torch.tensor(_start(spec, task))) for task in spec.tasks})
             if spec.log_variances
             else None
         )
@@ -229,6 +229,13 @@ class MultiHead(nn.Module):
             if isinstance(module, TaskConv):
                 module.deploy()
         self.identities = self.log_variances = None
+
+
+def _start(spec: MultiHeadSpec, task: str) -> float:
+    """Where a log-variance starts: near the logarithm of the loss of a fresh model, so that tasks weigh alike."""
+    if task == "boxes":
+        return -2.0 if spec.boxes.type == "anchor" else 1.0
+    return math.log(0.5) if task == "tags" else math.log(math.log(max(spec.num_identities, 3)))
 
 
 def _call(module: nn.Module, x: Tensor) -> Tensor:

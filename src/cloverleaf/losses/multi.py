@@ -90,7 +90,7 @@ class MultiCriterion(HeldHeadCriterion[MultiLossConfig, SharedHead]):
     Items are those for boxes, "tag" and "id": times their gains if these are fixed, else as they are.
 
     Args:
-        config: rule and gains.
+        config: rule and gains, none of them None.
         boxes: criterion of the head for boxes.
         head: of the model under training, a `MultiHead`; no part of this module.
         reduce: sums a tensor over the processes of a distributed run; None in a single process.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from cloverleaf.errors import ConfigError
 from cloverleaf.heads.multi import MultiHeadSpec
 from cloverleaf.losses.multi import MultiCriterion
-from cloverleaf.losses.multi_config import MultiLossConfig
+from cloverleaf.losses.multi_config import USUAL_GAINS, MultiLossConfig
 from cloverleaf.models.detector import Detector
 
 TASKS = ("boxes", "tags", "embeddings")
@@ -34,24 +35,25 @@ def multi_criterion(
     assert isinstance(spec, MultiHeadSpec)
     _check_gains(spec, config)
     _check_balance(spec, config)
-    if spec.embeddings and config.embeddings and not spec.num_identities:
+    if "embeddings" in learned_tasks(spec, config) and not spec.num_identities:
         raise ConfigError(
             "model.head.num_identities = 0: embeddings cannot be learned", "no individuals are told apart",
             "say how many there are, or set loss.multi.embeddings=0",
         )  # fmt: skip
-    return MultiCriterion(config, boxes=boxes, head=model.head, reduce=reduce)
+    usual = USUAL_GAINS[spec.boxes.type]
+    gains = {task: usual[task] if (given := getattr(config, task)) is None else given for task in TASKS}
+    return MultiCriterion(replace(config, **gains), boxes=boxes, head=model.head, reduce=reduce)
 
 
 def learned_tasks(spec: MultiHeadSpec, config: MultiLossConfig) -> tuple[str, ...]:
     """The tasks of the head that are not switched off."""
-    return tuple(task for task in spec.tasks if getattr(config, task))
+    return tuple(task for task in spec.tasks if getattr(config, task) != 0)
 
 
 def _check_gains(spec: MultiHeadSpec, config: MultiLossConfig) -> None:
-    usual = MultiLossConfig()
     for task in TASKS:
         gain = getattr(config, task)
-        changed = gain != getattr(usual, task)
+        changed = gain is not None
         if changed and task not in spec.tasks:
             raise ConfigError(
                 f"loss.multi.{task} = {gain} has no effect", f"the head has no {task}",

@@ -37,7 +37,8 @@ def train(
     Args:
         model: catalog name or composition; the recipe's own when None.
         data: a `data.yaml`, a COCO JSON or a folder.
-        task: `detect`, `instance`, `semantic` or `classify`; the model's when None, and without a model it chooses one.
+        task: `detect`, `instance`, `semantic`, `classify` or `multi`, which gives any detector of boxes further tasks;
+            the model's when None, and without a model it chooses one.
         epochs, image_size, batch_size: override the recipe.
         output: run folder; `runs/train` (numbered) when None.
         weights: Cloverleaf weights to start from; without ``model`` and ``config`` their model is trained.
@@ -106,7 +107,10 @@ def _with_model_of_weights(changes: Mapping[str, Any]) -> dict[str, Any]:
         return dict(changes)
     from cloverleaf.training.starting_weights import model_options
 
-    return merge({"model": model_options(str(chosen["weights"]))}, changes)
+    options = model_options(str(chosen["weights"]))
+    if changes.get("task") == "multi" and options.get("head", {}).get("type") != "multi":
+        options["head"] = {"type": "multi", "boxes": options.get("head", {})}
+    return merge({"model": options}, changes)
 
 
 def _latest() -> Path:

@@ -20,7 +20,7 @@ from cloverleaf.models.multi_criterion import learned_tasks
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.training.config import ModelConfig, TrainConfig
 
-_FOUND = ("num_tags", "num_identities", "log_variances")  # options of the head that follow from data and loss
+FOUND = ("num_tags", "num_identities", "log_variances")  # options of the head that follow from data and loss
 
 
 def with_several_tasks(model: ModelConfig) -> ModelConfig:
@@ -52,7 +52,7 @@ def for_dataset(spec: DetectorSpec, config: TrainConfig, index: DetectionIndex) 
         "log_variances": config.loss.multi.balance == "uncertainty",
     }
     given = config.model.head
-    for name in _FOUND:
+    for name in FOUND:
         if name in given and given[name] is not None and given[name] != found[name]:
             source = "loss.multi.balance" if name == "log_variances" else "the dataset"
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.training.backbone_weights import check_choice, take_backbone
 from cloverleaf.training.config import ModelConfig, TrainConfig
-from cloverleaf.training.multi import names_for, prepare
+from cloverleaf.training.multi import FOUND, names_for, prepare
 from cloverleaf.training.tasks import dataset_spec
 from cloverleaf.weights.backbone import provenance_of
 from cloverleaf.weights.format import load, read_metadata
@@ -81,21 +82,32 @@ def model_options(weights: str) -> dict[str, Any]:
         CheckpointError: the file cannot be read.
     """
     spec = DetectorSpec.from_dict(read_metadata(weights).spec)
-    usual, deployed = find_spec(spec.name), find_spec(spec.name).as_deployed()
+    usual = find_spec(spec.name)
+    if spec.task == "multi" and usual.task == "detect":
+        usual = replace(usual, head=parts.with_tasks(usual.head))
     options: dict[str, Any] = {"name": spec.name}
     for part in parts.TABLES:
-        values, known, bare = (parts.to_dict(getattr(one, part)) for one in (spec, usual, deployed))
+        values, known, bare = (parts.to_dict(getattr(one, part)) for one in (spec, usual, usual.as_deployed()))
         if values["type"] != known["type"]:
             options[part] = values
-            continue
-        changed = {key: value for key, value in values.items() if value not in (known[key], bare[key])}
-        if "anchors_px" in changed and _anchors_per_level(values) == _anchors_per_level(known):
-            del changed["anchors_px"]  # they come with the weights
-        if changed:
+        elif changed := _changed(values, known, bare):
             options[part] = changed
+    if spec.task == "multi":
+        own = {key: value for key, value in options.get("head", {}).items() if key not in FOUND}
+        options["head"] = {"type": "multi", **own}
     if spec.supervision not in (None, usual.supervision):
         options["supervision"] = parts.to_dict(spec.supervision)
     return options
+
+
+def _changed(values: Mapping[str, Any], known: Mapping[str, Any], bare: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that are neither the usual ones nor those of the deploy form; anchors come with the weights."""
+    changed = {key: value for key, value in values.items() if value not in (known[key], bare[key])}
+    if "anchors_px" in changed and _anchors_per_level(values) == _anchors_per_level(known):
+        del changed["anchors_px"]
+    if "boxes" in changed and values["boxes"]["type"] == known["boxes"]["type"]:
+        changed["boxes"] = _changed(values["boxes"], known["boxes"], bare["boxes"])
+    return changed
 
 
 def _anchors_per_level(head: Mapping[str, Any]) -> int:
