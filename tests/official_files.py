@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 COMMON = ("Conv", "RepConv", "DownC", "SPPCSPC", "MP", "SP", "Concat", "ReOrg", "Shortcut", "ImplicitA", "ImplicitM",
-          "Bottleneck", "BottleneckCSPA", "BottleneckCSPB", "BottleneckCSPC")  # fmt: skip
+          "Bottleneck", "BottleneckCSPA", "BottleneckCSPB", "BottleneckCSPC", "BottleneckCSP", "BottleneckCSP2",
+          "SPPCSP", "DWT")  # fmt: skip
 YOLO = ("Model", "Detect", "IDetect", "IAuxDetect", "IBin")
 _CLASSES: dict[str, type[nn.Module]] = {
     name: type(name, (nn.Module,), {"__module__": module, "__doc__": f"Stands in for {module}.{name}."})
@@ -30,6 +31,7 @@ _CLASSES: dict[str, type[nn.Module]] = {
 _BY_CHILD = (("anchors", ""), ("rbr_dense", "RepConv"), ("rbr_reparam", "RepConv"), ("cv7", "SPPCSPC"),
              ("cv4", "BottleneckCSPC"), ("m", "BottleneckCSPB"), ("cv3", "DownC"), ("cv2", "Bottleneck"),
              ("conv", "Conv"))  # fmt: skip
+_WITH_SHARED_NORM = {"SPPCSPC": "SPPCSP", "BottleneckCSPC": "BottleneckCSP", "BottleneckCSPB": "BottleneckCSP2"}
 
 
 @contextmanager
@@ -60,10 +62,11 @@ def official_model(
     names: list[str] | None = None,
     half: bool = True,
     activation: nn.Module | None = None,
+    plain: tuple[str, ...] = (),
 ) -> nn.Module:
     """A module tree whose state dict is ``state``, with the attributes and the row classes of the published one.
 
-    The activation is SiLU where None.
+    The activation is SiLU where None; ``plain`` are the classes of the first rows, which have no parameters.
     """
     tree: dict[str, Any] = {}
     for key, value in state.items():
@@ -75,7 +78,7 @@ def official_model(
     rows = tree.get("model", {})
     last = max(map(int, rows), default=0)
     model = _CLASSES["Model"]()
-    model.model = nn.Sequential(*(_row(i, rows.get(str(i))) for i in range(last + 1)))
+    model.model = nn.Sequential(*(_row(i, rows.get(str(i)), plain) for i in range(last + 1)))
     for module in model.modules():
         if type(module).__name__ in ("Conv", "RepConv"):
             module.act = activation or nn.SiLU()
@@ -166,8 +169,10 @@ def _random(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     )
 
 
-def _row(index: int, parts: dict[str, Any] | None) -> nn.Module:
-    if parts is None:  # rows without parameters
+def _row(index: int, parts: dict[str, Any] | None, plain: tuple[str, ...] = ()) -> nn.Module:
+    if parts is None and index < len(plain):
+        module = _CLASSES[plain[index]]()
+    elif parts is None:  # rows without parameters
         module = [nn.Upsample(None, 2, "nearest"), _CLASSES["Concat"](), _CLASSES["MP"]()][index % 3]
         if isinstance(module, _CLASSES["MP"]):
             module.m = nn.MaxPool2d(2, 2)
@@ -193,6 +198,7 @@ def _module(name: str, parts: dict[str, Any]) -> nn.Module:
         kind_name = "ImplicitA" if name == "ia" else "ImplicitM"
     else:
         kind_name = next(kind for child, kind in _BY_CHILD if child in parts)
+        kind_name = _WITH_SHARED_NORM.get(kind_name, kind_name) if "bn" in parts else kind_name
     module = _CLASSES[kind_name]()
     for key, part in parts.items():
         if isinstance(part, dict):
