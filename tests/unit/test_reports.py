@@ -14,10 +14,10 @@ import torch
 
 from cloverleaf.reports.figures import (
     plot_confidence_curves,
-    plot_confusion,
     plot_losses_and_ap,
     plot_pr_curves,
 )
+from cloverleaf.reports.matrices import plot_confusion
 from cloverleaf.reports.pictures import Comparison, draw_predictions_beside_truth, draw_training_batch
 from cloverleaf.reports.report import write_report
 from cloverleaf.structures.batch import Targets

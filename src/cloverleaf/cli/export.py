@@ -44,8 +44,8 @@ def export(
 ) -> None:
     """Write the folded model for other runtimes, decoding inside, and check it against PyTorch.
 
-    Detectors and classifiers. A file that does not compute the same (boxes and scores, or probabilities, within 1e-4)
-    is not left behind. predict and val open the file like weights.
+    Detectors, also for several tasks, and classifiers. A file that does not compute the same (boxes and scores, or
+    probabilities, within 1e-4) is not left behind. predict and val open the file like weights.
 
     Examples:
 
@@ -102,5 +102,9 @@ def _tell(result: ExportResult) -> None:
     typer.echo(f"{facts.model}, {facts.num_classes} classes, input {shape}{inside}")
     boxes = f"boxes differ by at most {parity.boxes:.1e} of the image side ({parity.pixels:.1e} px), scores by"
     told = "probabilities differ by at most" if facts.task == "classify" else boxes
+    if facts.num_tags:
+        told = told.replace("scores by", "scores and tags by")
+    if parity.embeddings is not None:
+        told = f"embeddings differ by at most {parity.embeddings:.1e}, {told}"
     typer.echo(f"checked against PyTorch on {shapes}: {told} {parity.scores:.1e} (allowed: 1e-04){counted}")
     typer.echo(f"wrote {result.path} ({megabytes:.1f} MB) in {result.seconds:.0f} s")

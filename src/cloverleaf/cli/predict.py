@@ -1,4 +1,4 @@
-"""`cloverleaf predict`: find objects, or the classes of pixels or whole images, in images and videos."""
+"""`cloverleaf predict`: find objects, tags, or the classes of pixels or whole images, in images and videos."""
 
 from __future__ import annotations
 
@@ -45,11 +45,15 @@ def predict(
     save: Annotated[bool, typer.Option("--save/--no-save", help="Write annotated pictures and videos.")] = True,
     save_json: Annotated[bool, typer.Option("--save-json", help="Write the detections as JSON.")] = False,
     save_crops: Annotated[bool, typer.Option("--save-crops", help="Write every detection as a picture.")] = False,
+    save_embeddings: Annotated[
+        bool, typer.Option("--save-embeddings", help="With --save-json: their embeddings as .npz, row for row.")
+    ] = False,
 ) -> None:
     """Find objects, or the classes of pixels or whole images, in images, folders, globs and videos.
 
-    What is drawn and written follows from the weights: boxes, objects with masks (JSON has COCO run lengths), label
-    maps, which are also written as PNG under labels/, or the five likeliest classes of each image.
+    What is drawn and written follows from the weights: boxes, perhaps with tags of the image, objects with masks (JSON
+    has COCO run lengths), label maps, which are also written as PNG under labels/, or the five likeliest classes of
+    each image.
 
     A file that cannot be read is reported and the rest go on; the exit code is 1 only when nothing could be read. An
     exported file with NMS inside has its own --conf, --iou and --max-detections.
@@ -77,12 +81,19 @@ def predict(
     )
     if save_crops and predictor.task in ("semantic", "classify"):
         raise ConfigError("--save-crops has no effect", f"{weights} finds no single objects", "leave it out")
+    if save_embeddings and not predictor.engine.info.embedding_strides:
+        raise ConfigError("--save-embeddings has no effect", f"{weights} gives no embeddings", "leave it out")
+    if save_embeddings and not save_json:
+        raise ConfigError(
+            "--save-embeddings alone would be of no use", "its rows are those of the detections in the JSON",
+            "add --save-json",
+        )  # fmt: skip
     found = find_sources(sources)
     folder = None
     if save or save_json or save_crops:
         made = make_folder(output) if output is not None else new_folder(Path("runs/predict"))
         folder = ResultFolder(made, [*found.images, *found.videos])
-    summary = run_job(predictor, found, folder, SaveOptions(save, save_crops, save_json), typer.echo)
+    summary = run_job(predictor, found, folder, SaveOptions(save, save_crops, save_json, save_embeddings), typer.echo)
 
     looked = summary.images + summary.frames
     counted = ((summary.images, "image"), (summary.videos, "video"))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cloverleaf.predict.engine import EngineInfo
+    from cloverleaf.predict.evaluate import EvaluationResult
 
 
 def val(
@@ -45,7 +49,8 @@ def val(
     """Judge weights on one split of a dataset, by what they were trained for.
 
     Detectors by the COCO metrics of boxes, instance segmentation by those of masks too, semantic segmentation by the
-    IoU and accuracy of pixels, classifiers by top-1 and top-5 accuracy. Writes metrics.json, predictions.json (COCO
+    IoU and accuracy of pixels, classifiers by top-1 and top-5 accuracy; models for several tasks also by the average
+    precision of tags and the retrieval of individuals. Writes metrics.json, predictions.json (COCO
     results, or what was said of each image) and plots into the output folder.
 
     Examples:
@@ -68,7 +73,7 @@ def val(
         raise ConfigError("--conf or --iou is out of range", "wanted conf < 1 and iou > 0", "leave them out")
     engine = open_engine(weights, device=device, precision=precision, fuse=fuse)  # type: ignore[arg-type]
     config = evaluation_config(engine.info, confidence=conf, iou=iou, max_detections=max_detections)
-    if boxes_as_masks and engine.info.task in ("detect", "classify"):
+    if boxes_as_masks and engine.info.task in ("detect", "multi", "classify"):
         raise ConfigError("--boxes-as-masks has no effect", f"{weights} gives no masks", "leave it out")
     if engine.info.suppression is not None:
         typer.echo(
@@ -93,9 +98,25 @@ def val(
             f"{len(ignored)} is dropped ({shown})",
             err=True,
         )
+    _tell_unjudged(engine.info, result)
     folder = folder or new_folder(Path("runs/val"))
     write_evaluation(result, folder)
     if json:
         typer.echo(jsonlib.dumps(result.to_json(), allow_nan=False))
     else:
         print_result(result, folder)
+
+
+def _tell_unjudged(info: EngineInfo, result: EvaluationResult) -> None:
+    """What a model for several tasks gives and the dataset has no truth of."""
+    from cloverleaf.evaluation.multi import MultiMetrics
+
+    metrics = result.metrics
+    if not isinstance(metrics, MultiMetrics):
+        return
+    for given, judged, kind in (
+        (info.num_tags, metrics.tags, "tags"),
+        (info.embedding_strides, metrics.retrieval, "identities"),
+    ):
+        if given and judged is None:
+            typer.echo(f"note: the {result.split} split has no {kind}, so these are not judged", err=True)

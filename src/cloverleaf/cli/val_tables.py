@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cloverleaf.evaluation.classification import ClassMetrics
     from cloverleaf.evaluation.coco import CocoMetrics
     from cloverleaf.evaluation.instances import InstanceMetrics
+    from cloverleaf.evaluation.multi import MultiMetrics
     from cloverleaf.evaluation.semantic import SemanticMetrics
     from cloverleaf.predict.evaluate import EvaluationResult
 
@@ -29,10 +30,13 @@ def print_result(result: EvaluationResult, folder: Path) -> None:
     from cloverleaf.evaluation.classification import ClassMetrics
     from cloverleaf.evaluation.coco import CocoMetrics
     from cloverleaf.evaluation.instances import InstanceMetrics
+    from cloverleaf.evaluation.multi import MultiMetrics
 
     console, speed = Console(), result.speed
     if isinstance(result.metrics, CocoMetrics):
         tables = _boxes(result.metrics, result.split, result.config.ap_detections)
+    elif isinstance(result.metrics, MultiMetrics):
+        tables = _several(result.metrics, result.split, result.config.ap_detections)
     elif isinstance(result.metrics, InstanceMetrics):
         tables = _instances(result.metrics, result.split)
     elif isinstance(result.metrics, ClassMetrics):
@@ -64,6 +68,34 @@ def _boxes(metrics: CocoMetrics, split: str, most: int) -> Iterable[Table]:
     mean = (metrics["AP"], metrics["AP50"], metrics.precision, metrics.recall, metrics.f1)
     classes.add_row("mean", str(metrics.objects), *map(_number, mean), style="bold")
     yield classes
+
+
+def _several(metrics: MultiMetrics, split: str, most: int) -> Iterable[Table]:
+    """Boxes, then tags and retrieval as far as they were judged, beside what chance would give."""
+    yield from _boxes(metrics.boxes, split, most)
+    if (tags := metrics.tags) is not None:
+        title = f"tags of {tags.images} images (P, R, F1 at probability {tags.threshold:g})"
+        table = _table(title, "tag", "images", "AP", "P", "R", "F1")
+        for row in zip(tags.names, tags.counts.tolist(), tags.ap, tags.precision, tags.recall, tags.f1, strict=True):
+            table.add_row(row[0], str(row[1]), *(_number(float(value)) for value in row[2:]))
+        table.add_section()
+        table.add_row("mean", "", _number(metrics["tag_mAP"]), "", "", _number(metrics["tag_F1_macro"]), style="bold")
+        table.add_row("all together", "", "", "", "", _number(metrics["tag_F1"]))
+        table.add_row("chance", "", _number(tags.values["tag_chance"]), "", "", "", style="dim")
+        yield table
+    if (found := metrics.retrieval) is not None:
+        title = (
+            f"retrieval: {found.objects} objects, {found.individuals} individuals, "
+            f"{found.without_match} of the objects in one image only"
+        )
+        table = _table(title, "individuals", "queries", *found.values)
+        for name, part in (("all", found.all), ("seen in training", found.seen), ("never seen", found.unseen)):
+            if part is not None:
+                table.add_row(
+                    name, str(part.queries), *map(_number, part.values.values()), style="bold" * (name == "all")
+                )
+                table.add_row("  chance", "", *map(_number, part.chance.values()), style="dim", end_section=True)
+        yield table
 
 
 def _instances(metrics: InstanceMetrics, split: str) -> Iterable[Table]:

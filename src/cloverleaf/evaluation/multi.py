@@ -75,15 +75,14 @@ class MultiMetrics:
         return sum(parts) / len(parts)
 
     def to_dict(self) -> dict[str, float | None]:
-        """The numbers of the whole dataset, flat; undefined ones are None."""
-        further = {name: value for name, value in self.values.items() if name not in self.boxes.values}
-        numbers = {name: finite_or_none(value) for name, value in further.items()}
-        return {**self.boxes.to_dict(), **numbers, "fitness": self.fitness}
+        """The numbers of the whole dataset, flat; None what is undefined or was not judged."""
+        names = (*TAG_COLUMNS, *RETRIEVAL_COLUMNS)
+        return {**self.boxes.to_dict(), **{name: finite_or_none(self[name]) for name in names}, "fitness": self.fitness}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the curves; undefined numbers are null. ``tags`` and ``retrieval`` are there as far as
-        they were judged."""
-        content = {**self.boxes.to_json(), **self.to_dict()}
+        """Plain values, without the curves; undefined numbers are null. What was not judged is not there."""
+        numbers = {name: finite_or_none(value) for name, value in self.values.items()}
+        content = {**self.boxes.to_json(), **numbers, "fitness": self.fitness}
         if self.tags is not None:
             content["tags"] = self.tags.to_json()
         if self.retrieval is not None:

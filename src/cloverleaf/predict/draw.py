@@ -7,15 +7,20 @@ import numpy as np
 
 from cloverleaf.drawing.boxes import Pixels, draw_boxes
 from cloverleaf.drawing.masks import draw_label_map, scaled
+from cloverleaf.drawing.tags import draw_tags
 from cloverleaf.reports.classes import draw_classified
 from cloverleaf.structures import Classification, Detections, LabelMap
 
 
 def draw_result(image: Pixels, result: Detections | LabelMap | Classification) -> Pixels:
-    """Whatever was found, over a copy of the image (of label maps with a legend below it, of classes below it only)."""
+    """Whatever was found, over a copy of the image (of label maps with a legend below it, of detections with tags these
+    below it, of classes below it only)."""
     if isinstance(result, Classification):
         return draw_classified(image, result.top())
-    return draw_segments(image, result) if isinstance(result, LabelMap) else draw_detections(image, result)
+    if isinstance(result, LabelMap):
+        return draw_segments(image, result)
+    drawn = draw_detections(image, result)
+    return drawn if result.tags is None else draw_tags(drawn, result.tagged())
 
 
 def draw_detections(image: Pixels, detections: Detections, *, scores: bool = True) -> Pixels:

@@ -14,10 +14,20 @@ import numpy as np
 
 from cloverleaf import atomic
 from cloverleaf.data.video_io import read_frames, video_facts, write_video
+from cloverleaf.drawing.tags import draw_tags
 from cloverleaf.errors import DataError
 from cloverleaf.predict.draw import draw_detections, draw_segments
 from cloverleaf.predict.predictor import Predictor
-from cloverleaf.predict.results import Found, ResultFolder, categories_of, coco_rows, rounded_classes, rounded_shares
+from cloverleaf.predict.results import (
+    Found,
+    ResultFolder,
+    categories_of,
+    coco_rows,
+    rounded_classes,
+    rounded_shares,
+    rounded_tags,
+    write_embeddings,
+)
 from cloverleaf.predict.sources import Picture, Sources, Unreadable, read_ahead
 from cloverleaf.reports.classes import draw_classified
 from cloverleaf.structures import Classification, Detections, LabelMap
@@ -33,11 +43,13 @@ class SaveOptions:
         pictures: annotated pictures and videos; of label maps also the maps themselves (images only).
         crops: every detection as a picture (images only, not of label maps).
         json: what was found as JSON.
+        embeddings: of every detection, beside its JSON.
     """
 
     pictures: bool = True
     crops: bool = False
     json: bool = False
+    embeddings: bool = False
 
 
 @dataclass(slots=True)
@@ -98,6 +110,8 @@ def run_job(
             _refuse(summary, Unreadable(str(path), str(error)), tell)
     if folder is not None and save.json:
         folder.write_json(summary.unreadable)
+        if save.embeddings:
+            folder.write_embeddings()
     return summary
 
 
@@ -117,7 +131,8 @@ def _classes(found: Found) -> list[str]:
 
 def _describe_one(found: Found) -> str:
     if isinstance(found, Detections):
-        return describe(Counter(found.names))
+        tags = ", ".join(f"{name} {score:.2f}" for name, score in found.tagged()) or "none"
+        return describe(Counter(found.names)) + ("" if found.tags is None else f"; tags: {tags}")
     if isinstance(found, Classification):
         return ", ".join(f"{name} {score:.3f}" for name, score in found.top())
     return ", ".join(f"{100 * share:.1f} % {name}" for name, share in found.shares.items())
@@ -150,7 +165,8 @@ def _save_image(folder: ResultFolder, picture: Picture, found: Found, save: Save
 def _frame(pixels: np.ndarray, found: Found) -> np.ndarray:
     """A frame of the same size with what was found."""
     if isinstance(found, Detections):
-        return draw_detections(pixels, found)
+        drawn = draw_detections(pixels, found)
+        return drawn if found.tags is None else draw_tags(drawn, found.tagged(), inside=True)
     if isinstance(found, Classification):
         return draw_classified(pixels, found.top(1), inside=True)
     return draw_segments(pixels, found, with_legend=False)
@@ -159,7 +175,8 @@ def _frame(pixels: np.ndarray, found: Found) -> np.ndarray:
 def _frame_row(found: Found, number: int) -> dict[str, Any]:
     """What was found in a frame, for JSON."""
     if isinstance(found, Detections):
-        return {"detections": coco_rows(found, number)}
+        tags = {} if found.tags is None else {"tags": rounded_tags(found)}
+        return {**tags, "detections": coco_rows(found, number)}
     if isinstance(found, Classification):
         return {"classes": rounded_classes(found)}
     return {"shares": rounded_shares(found)}
@@ -171,6 +188,7 @@ def _run_video(
     """Detect in every frame; write an annotated mp4 and the detections per frame."""
     facts = video_facts(path)
     frames: list[dict[str, Any]] = []
+    embeddings: list[np.ndarray] = []
     counts: Counter[str] = Counter()
     spent = 0.0
     categories = [{"id": k, "name": name} for k, name in enumerate(predictor.class_names)]
@@ -183,6 +201,8 @@ def _run_video(
         categories = categories_of(found)
         counts.update(_classes(found))
         frames.append({"frame": len(frames), **_frame_row(found, len(frames))})
+        if save.embeddings and isinstance(found, Detections) and found.embeddings is not None:
+            embeddings.append(found.embeddings)
         return found
 
     stream = read_frames(path)
@@ -196,10 +216,13 @@ def _run_video(
         for pixels in itertools.chain([first], stream):
             look(pixels)
     if folder is not None and (save.pictures or save.json):
-        atomic.write_json(folder.reserve(path.stem, ".json"), {
+        table = folder.reserve(path.stem, ".json")
+        atomic.write_json(table, {
             "video": str(path), "fps": facts.fps, "height": size_hw[0], "width": size_hw[1],
             "categories": categories, "frames": frames,
         })  # fmt: skip
+        if embeddings:
+            write_embeddings(folder.reserve(table.stem, ".npz"), embeddings)
     summary.videos += 1
     summary.frames += len(frames)
     tell(f"{path}: {len(frames)} frames, {describe(counts)}, {spent / max(len(frames), 1):.1f} ms per frame")

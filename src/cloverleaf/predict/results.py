@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from cloverleaf import atomic
 from cloverleaf.drawing.sheet import save_picture
@@ -68,6 +70,7 @@ class ResultFolder:
         self._images: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
         self._categories: list[dict[str, Any]] = []
+        self._embeddings: list[npt.NDArray[np.float32]] = []
 
     def reserve(self, name: str, suffix: str, folder: Path | None = None) -> Path:
         """A path in the folder that neither an input nor an earlier output of this run has."""
@@ -116,8 +119,10 @@ class ResultFolder:
         elif isinstance(result, Classification):
             self._images.append({**image, "classes": rounded_classes(result)})
         else:
-            self._images.append(image)
+            self._images.append(image if result.tags is None else {**image, "tags": rounded_tags(result)})
             self._rows += coco_rows(result, image_id)
+            if result.embeddings is not None:
+                self._embeddings.append(result.embeddings)
         self._categories = categories_of(result)
 
     def write_json(self, unreadable: Sequence[Unreadable] = ()) -> Path:
@@ -131,6 +136,21 @@ class ResultFolder:
         }
         atomic.write_json(path, content)
         return path
+
+    def write_embeddings(self) -> Path | None:
+        """Write ``embeddings.npz``, whose array ``embeddings (n, D)`` has a row per detection of ``predictions.json``
+        in its order; nothing where no image was recorded."""
+        if not self._embeddings:
+            return None
+        return write_embeddings(self.reserve("embeddings", ".npz"), self._embeddings)
+
+
+def write_embeddings(path: Path, embeddings: Sequence[npt.NDArray[np.float32]]) -> Path:
+    """Write rows of images or frames one after the other, as ``embeddings (n, D)`` float32."""
+    content = io.BytesIO()
+    np.savez_compressed(content, embeddings=np.concatenate(embeddings))
+    atomic.write_bytes(path, content.getvalue())
+    return path
 
 
 def categories_of(result: Found) -> list[dict[str, Any]]:
@@ -146,6 +166,12 @@ def coco_rows(detections: Detections, image_id: int) -> list[dict[str, Any]]:
     for row, mask in zip(rows, detections.masks or (), strict=False):
         row["segmentation"] = compressed(mask, detections.image_hw)
     return rows
+
+
+def rounded_tags(found: Detections) -> dict[str, float]:
+    """Probability of every tag, for JSON."""
+    assert found.tags is not None
+    return {name: round(score, 5) for name, score in zip(found.tag_names, found.tags.tolist(), strict=True)}
 
 
 def rounded_classes(found: Classification) -> list[dict[str, Any]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloverleaf.drawing.figure import figure
-from cloverleaf.drawing.palette import INK, MUTED, SEQUENTIAL, colour_of
+from cloverleaf.drawing.palette import INK, MUTED, colour_of
 from cloverleaf.drawing.text import printable
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -28,6 +27,11 @@ _PANELS: Mapping[str, tuple[tuple[str, Mapping[str, str], int], ...]] = {
         ("Average precision of masks", {"mask_AP": "AP 50-95", "mask_AP50": "AP50", "mask_AP75": "AP75"}, 0),
         ("Average precision of boxes", {"AP": "AP 50-95", "AP50": "AP50", "AP75": "AP75"}, 3),
     ),
+    "retrieval_mAP": (
+        ("Average precision of boxes", {"AP": "AP 50-95", "AP50": "AP50", "AP75": "AP75"}, 0),
+        ("Tags", {"tag_mAP": "mAP", "tag_F1": "F1"}, 3),
+        ("Retrieval of individuals", {"R1": "within 1", "R5": "within 5", "retrieval_mAP": "mAP"}, 5),
+    ),
     "AP": (
         ("Average precision", {"AP": "AP 50-95", "AP50": "AP50", "AP75": "AP75"}, 0),
         ("AP by object size", {"APs": "small", "APm": "medium", "APl": "large"}, 3),
@@ -35,13 +39,16 @@ _PANELS: Mapping[str, tuple[tuple[str, Mapping[str, str], int], ...]] = {
 }
 
 
-def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot_losses_and_ap(
+    results: Sequence[Mapping[str, Any]], path: Path, *, phases: Sequence[tuple[str, int]] = ()
+) -> None:
     """Training losses, the metrics of the task and the learning rate over the epochs.
 
     Args:
         results: rows of ``results.csv``, as numbers or as text; missing values may be None, "" or absent. Every
             ``train/...`` column is a loss; ``lr`` and the metrics in `_PANELS` are known.
         path: the PNG to write.
+        phases: name and last epoch of each phase of the run; a line stands where one ends and the next begins.
     """
     epochs = _column(results, "epoch")
     if not len(epochs) or np.isnan(epochs).all():
@@ -56,7 +63,7 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
             prefix = "Training loss: " if len(losses) < 4 else "Loss: " if len(losses) < 6 else ""  # as much as fits
             axis.set_title(f"{prefix}{name}")
             _from_zero(axis)
-        shown = next(panels for key, panels in _PANELS.items() if any(key in row for row in results) or key == "AP")
+        shown = _shown(results)
         left, *others, right = bottom.subplots(1, len(shown) + 1)
         for axis, (title, lines, first) in zip((left, *others), shown, strict=True):
             _ap_axis(axis, epochs, results, lines, title, first=first)
@@ -73,6 +80,27 @@ def plot_losses_and_ap(results: Sequence[Mapping[str, Any]], path: Path) -> None
         for axis in (*axes, left, *others, right):
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
+            _boundaries(axis, phases, last=float(np.nanmax(epochs, initial=0)), named=axis is right)
+
+
+def _shown(results: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, Mapping[str, str], int]]:
+    """The panels of the task, without those of which nothing was judged while there are others."""
+    panels = next(panels for key, panels in _PANELS.items() if any(key in row for row in results) or key == "AP")
+    known = [panel for panel in panels if any(np.isfinite(_column(results, key)).any() for key in panel[1])]
+    return known or panels
+
+
+def _boundaries(axis: Any, phases: Sequence[tuple[str, int]], *, last: float, named: bool) -> None:
+    """A vertical line between two phases that the run has come to, with the name of the one that begins there."""
+    names = printable([name for name, _ in phases])
+    for (_, end), name in zip(phases, names[1:], strict=False):
+        if end >= last:
+            break
+        axis.axvline(end + 0.5, color=MUTED, linestyle="--", linewidth=1, zorder=1)
+        if named:
+            place = (end + 0.5, 0.96)
+            axis.annotate(name, place, (2, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
+                          rotation=90, va="top", fontsize=8, color=INK)  # fmt: skip
 
 
 def _loss_order(key: str) -> tuple[int, str]:
@@ -209,55 +237,6 @@ def _legend_beside(axis: Any) -> None:
         axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 
 
-def plot_confusion(counts: npt.NDArray[Any], names: Sequence[str], path: Path) -> None:
-    """What the objects of each class were taken for.
-
-    Args:
-        counts: (K + 1, K + 1); rows are true classes, columns detected ones, background (missed, or detected where
-            nothing is) last in both.
-        names: K class names.
-        path: the PNG to write.
-    """
-    shown = printable(list(names))
-    with _matrix(counts, [*shown, "background"], [*shown, "missed"], path) as axis:
-        axis.set(xlabel="detected as", ylabel="true class")
-        axis.axhline(len(counts) - 1.5, color=MUTED, linewidth=1)
-        axis.axvline(len(counts) - 1.5, color=MUTED, linewidth=1)
-        axis.set_title("Confusion matrix")
-
-
-def plot_pixel_confusion(counts: npt.NDArray[Any], names: Sequence[str], path: Path) -> None:
-    """What the pixels of each class were called.
-
-    Args:
-        counts: (K, K) pixels; rows are true classes, columns what they were called.
-        names: K class names.
-        path: the PNG to write.
-    """
-    shown = printable(list(names))
-    with _matrix(counts, shown, shown, path, as_shares=True) as axis:
-        axis.set(xlabel="called", ylabel="true class")
-        axis.set_title("Confusion matrix of pixels")
-
-
-def plot_class_confusion(counts: npt.NDArray[Any], names: Sequence[str], called: Sequence[str], path: Path) -> None:
-    """What the images of each class were called.
-
-    Args:
-        counts: (K, C) images; rows are true classes, columns what they were called.
-        names: K class names.
-        called: C names of what may be called, the same and perhaps more.
-        path: the PNG to write.
-    """
-    square = np.zeros((len(called), len(called)), np.int64)
-    square[: len(names)] = counts
-    labels = printable(list(called))
-    rows = [*labels[: len(names)], *[""] * (len(called) - len(names))]
-    with _matrix(square, labels, rows, path) as axis:
-        axis.set(xlabel="called", ylabel="true class")
-        axis.set_title("Confusion matrix of images")
-
-
 def plot_class_counts(counts: Mapping[str, Sequence[int]], names: Sequence[str], path: Path) -> None:
     """How many images each class has.
 
@@ -277,29 +256,3 @@ def plot_class_counts(counts: Mapping[str, Sequence[int]], names: Sequence[str],
         axis.set(ylabel="images")
         axis.set_title("Images of each class")
         axis.legend(loc="best")
-
-
-@contextmanager
-def _matrix(
-    counts: npt.NDArray[Any], rows: Sequence[str], columns: Sequence[str], path: Path, *, as_shares: bool = False
-) -> Iterator[Any]:
-    """A square matrix in colours, with numbers where there is room for them; counts, or percent of the row."""
-    counts = np.asarray(counts, dtype=np.float64)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    total = len(counts)
-    side = min(max(3.6, 0.42 * total + 2), 16)
-    font = 8.5 if total <= 26 else max(3.5, 220 / total)
-    with figure(path, side + 1.4, side) as drawing:
-        axis = drawing.subplots()
-        image = axis.imshow(np.ma.masked_equal(shares, 0), cmap=SEQUENTIAL, vmin=0, vmax=1)
-        axis.set_xticks(range(total), columns, rotation=90, fontsize=font)
-        axis.set_yticks(range(total), rows, fontsize=font)
-        axis.grid(visible=False)
-        if total <= 26:
-            for i, j in zip(*np.nonzero(counts), strict=True):
-                tone = "white" if shares[i, j] > 0.55 else INK
-                text = f"{100 * shares[i, j]:.1f}" if as_shares else f"{int(counts[i, j])}"
-                axis.text(j, i, text, ha="center", va="center", fontsize=7, color=tone)
-        bar = drawing.colorbar(image, ax=axis, shrink=0.6, format=lambda share, _: f"{share:.0%}")
-        bar.set_label("share of the true class")
-        yield axis

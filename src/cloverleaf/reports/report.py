@@ -34,6 +34,22 @@ _PICTURES: tuple[tuple[str, str, str], ...] = (
         "Precision, recall and F1 over the threshold; the dashed line has the best mean F1.",
     ),
     (
+        "tags",
+        "Tags of images",
+        "Average precision of each tag, its F1 at probability 0.5, and the average precision of guesses.",
+    ),
+    (
+        "retrieval",
+        "Finding an individual again",
+        "How often one of the most similar objects of other images is the same individual; lines are galleries in "
+        "random order.",
+    ),
+    (
+        "retrieved",
+        "Queries and what was found most similar",
+        "Queries evenly spread over the split; green frames are the same individual, red ones are not.",
+    ),
+    (
         "class_confusion",
         "What was taken for what",
         "Images of each true class (rows) that were called each class (columns).",
@@ -51,27 +67,9 @@ _PICTURES: tuple[tuple[str, str, str], ...] = (
     ("train_batch", "Training images", "As the network saw them, after augmentation."),
     ("labels", "The training labels", "Objects per class, where they are, and how large."),
 )
-_PLOTS = ("training", "precision_recall", "confidence", "class_confusion", "pixel_confusion", "confusion", "labels")
-_TILES = (
-    ("top1", "Top-1", "accuracy of all images"),
-    ("top5", "Top-5", "the class is among five"),
-    ("mean_accuracy", "Mean accuracy", "mean over the classes"),
-    ("loss", "Loss", "cross-entropy"),
-    ("mask_AP", "Mask AP", "mean of IoU 0.50–0.95"),
-    ("mask_AP50", "Mask AP50", "at IoU 0.50"),
-    ("mask_AP75", "Mask AP75", "at IoU 0.75"),
-    ("mIoU", "mIoU", "mean over the classes"),
-    ("mAcc", "mAcc", "mean over the classes"),
-    ("pixel_accuracy", "Accuracy", "of all pixels"),
-    ("AP", "AP", "mean of IoU 0.50–0.95"),
-    ("AP50", "AP50", "at IoU 0.50"),
-    ("AP75", "AP75", "at IoU 0.75"),
-    ("APs", "AP small", "under 32² px"),
-    ("APm", "AP medium", "32² – 96² px"),
-    ("APl", "AP large", "over 96² px"),
-    ("precision", "Precision", "at the best threshold"),
-    ("recall", "Recall", "at the best threshold"),
-    ("f1", "F1", "at the best threshold"),
+_PLOTS = (
+    *("training", "precision_recall", "confidence", "class_confusion", "pixel_confusion", "confusion", "labels"),
+    *("tags", "retrieval"),
 )
 _PHOTO_LIMIT = 300_000  # photographs larger than so many bytes are embedded as JPEG
 _FACTS = (
@@ -127,11 +125,13 @@ def write_report(run_dir: Path) -> Path:
         title=section(config, "model").get("name") or "Training run",
         run_name=run_dir.resolve().name,
         summary=_summary(metrics, config, run, rows),
-        tiles=_tiles(metrics),
+        tiles=tables.tiles(metrics),
         speed=tables.speed(metrics),
+        phases=tables.phases(config),
         confidence=number(metrics["confidence"], 2) if is_number(metrics.get("confidence")) else None,
         classes=tables.classes(metrics),
         mistakes=tables.mistakes(metrics),
+        tags=tables.tags(metrics),
         weights=tables.weights(metrics),
         command=run.get("command"),
         facts=_facts(metrics, run),
@@ -143,16 +143,6 @@ def write_report(run_dir: Path) -> Path:
     path = run_dir / "report.html"
     atomic.write_text(path, html)
     return path
-
-
-def _tiles(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Label, number and note of every metric that is there; beside masks it is said which numbers are of boxes."""
-    masks = "mask_AP" in metrics
-    tiles = []
-    for key, label, note in _TILES:
-        if is_number(metrics.get(key)):
-            tiles.append((f"Box {label}" if masks and label.startswith("AP") else label, number(metrics[key]), note))
-    return tiles
 
 
 def _text(path: Path, faults: list[str]) -> str:

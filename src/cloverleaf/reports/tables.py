@@ -34,6 +34,58 @@ def series(values: Sequence[int]) -> str:
     return f"{values[0]} to {values[-1]}" + (f", every {step}" if step != 1 else "")
 
 
+def phases(config: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, epochs and changed values of each phase of the run."""
+    table, first = [], 1
+    for name, phase in section(config, "phases").items():
+        until = phase.get("until") if isinstance(phase, dict) else None
+        if not is_number(until):
+            continue
+        changed = [(key, section(phase, key)) for key in ("augment", "loss", "schedule")]
+        values = ", ".join(f"{key}.{option} = {value}" for key, options in changed for option, value in options.items())
+        table.append((str(name), f"{first} to {until}" if until > first else str(until), values or "as the run"))
+        first = until + 1
+    return table
+
+
+_TILES = (
+    ("top1", "Top-1", "accuracy of all images"),
+    ("top5", "Top-5", "the class is among five"),
+    ("mean_accuracy", "Mean accuracy", "mean over the classes"),
+    ("loss", "Loss", "cross-entropy"),
+    ("mask_AP", "Mask AP", "mean of IoU 0.50–0.95"),
+    ("mask_AP50", "Mask AP50", "at IoU 0.50"),
+    ("mask_AP75", "Mask AP75", "at IoU 0.75"),
+    ("mIoU", "mIoU", "mean over the classes"),
+    ("mAcc", "mAcc", "mean over the classes"),
+    ("pixel_accuracy", "Accuracy", "of all pixels"),
+    ("AP", "AP", "mean of IoU 0.50–0.95"),
+    ("AP50", "AP50", "at IoU 0.50"),
+    ("AP75", "AP75", "at IoU 0.75"),
+    ("APs", "AP small", "under 32² px"),
+    ("APm", "AP medium", "32² – 96² px"),
+    ("APl", "AP large", "over 96² px"),
+    ("tag_mAP", "Tag mAP", "mean over the tags"),
+    ("tag_F1", "Tag F1", "of all tags, at 0.5"),
+    ("R1", "Recall at 1", "the nearest is the same"),
+    ("R5", "Recall at 5", "one of the nearest five"),
+    ("retrieval_mAP", "Retrieval mAP", "mean over the queries"),
+    ("precision", "Precision", "at the best threshold"),
+    ("recall", "Recall", "at the best threshold"),
+    ("f1", "F1", "at the best threshold"),
+)
+
+
+def tiles(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Label, number and note of every metric that is there; beside masks it is said which numbers are of boxes."""
+    masks = "mask_AP" in metrics
+    found = []
+    for key, label, note in _TILES:
+        if is_number(metrics.get(key)):
+            found.append((f"Box {label}" if masks and label.startswith("AP") else label, number(metrics[key]), note))
+    return found
+
+
 def speed(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """Milliseconds per image of each step."""
     times = [
@@ -79,7 +131,15 @@ _COLUMNS = (
 
 def classes(metrics: dict[str, Any]) -> ClassTable | None:
     """The numbers of each class; None where there are no classes."""
-    listed = metrics.get("classes")
+    return _table(metrics.get("classes"), "Class")
+
+
+def tags(metrics: dict[str, Any]) -> ClassTable | None:
+    """The numbers of each image-level label; None where there are none."""
+    return _table(section(metrics, "tags").get("tags"), "Tag")
+
+
+def _table(listed: Any, heading: str) -> ClassTable | None:
     entries = [entry for entry in (listed if isinstance(listed, list) else []) if isinstance(entry, dict)]
     if not entries:
         return None
@@ -91,8 +151,8 @@ def classes(metrics: dict[str, Any]) -> ClassTable | None:
         cells = tuple(_cell(entry.get(key), count) for key, _, count in columns)
         width = round(100 * float(entry[first]), 1) if is_number(entry.get(first)) else 0.0
         rows.append((str(entry.get("name", "?")), cells, width))
-    headings = (f"Box {name}" if masks and name.startswith("AP") else name for _, name, _ in columns)
-    return ClassTable(("Class", *headings), tuple(rows))
+    titles = (f"Box {name}" if masks and name.startswith("AP") else name for _, name, _ in columns)
+    return ClassTable((heading, *titles), tuple(rows))
 
 
 def _cell(value: Any, count: bool) -> str:
@@ -129,6 +189,7 @@ _HEADLINES = (
     ("top1", "mean_accuracy", "loss"),
     ("mask_AP", "mask_AP50", "AP"),
     ("mIoU", "mAcc", "pixel_accuracy"),
+    ("retrieval_mAP", "R1", "tag_mAP", "AP"),
     ("AP", "AP50", "AP75"),
 )
 

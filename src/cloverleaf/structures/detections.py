@@ -71,6 +71,13 @@ class Detections:
         """Class name of each detection."""
         return [self.class_names[label] for label in self.labels]
 
+    def tagged(self, threshold: float = 0.5) -> list[tuple[str, float]]:
+        """Names and probabilities of the image-level labels that are at least so probable, the likeliest first."""
+        if self.tags is None:
+            return []
+        order = np.argsort(-self.tags, kind="stable").tolist()
+        return [(self.tag_names[k], float(self.tags[k])) for k in order if self.tags[k] >= threshold]
+
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """COCO results rows: bbox (x, y, width, height) rounded to 3 decimals, score to 5, as published."""
         ids = self.category_ids
