@@ -14,7 +14,8 @@ from PIL import Image
 from cloverleaf.errors import ConfigError
 from cloverleaf.inspection import InspectOptions, inspect
 from cloverleaf.inspection.boxes_at_rest import boxes_at_rest, mirrored_anchors
-from cloverleaf.inspection.knowledge import find_knowledge, output_names
+from cloverleaf.inspection.knowledge import find_knowledge
+from cloverleaf.inspection.output_names import output_names
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.detector import Detector
 from cloverleaf.ops.similarity import effective_dimension, kernel_alignment, linear_cka
@@ -57,7 +58,7 @@ def test_factors_that_follow_their_anchors_are_found() -> None:
             level.multiply.value.view(3, -1)[:, 2] = anchors[:, 0].log()
     named = [(one, output_names(model, one)) for one in find_knowledge(model)]
     refined = [(one, names) for one, names in named if names is not None]
-    assert [one.operator for one, _ in refined] == ["multiply"] * 3 and refined[0][1].rows[1] == "16 x 30"
+    assert [one.operator for one, _ in refined] == ["multiply"] * 3 and refined[0][1].rows[1] == "16 x 30 px"
     assert refined[0][1].columns == ("x", "y", "w", "h", "obj", "class 0", "class 1")
     w, h = mirrored_anchors([one.values.reshape(3, -1) for one, _ in refined], [names for _, names in refined])
     assert w.rho == pytest.approx(1) and w.p < 0.01 and w.anchors == 9

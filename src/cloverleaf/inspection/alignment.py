@@ -41,6 +41,11 @@ class Passed:
     before_maps: Tensor
     after_maps: Tensor
 
+    @property
+    def finite(self) -> bool:
+        """Whether all features are numbers."""
+        return bool(self.before.isfinite().all() and self.after.isfinite().all())
+
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
@@ -192,4 +197,4 @@ def _evenly(rows: Tensor, most: int) -> Tensor:
 
 def _plain(matrix: npt.NDArray[Any]) -> list[list[float | None]]:
     """JSON has no NaN."""
-    return [[None if value != value else round(float(value), 6) for value in row] for row in matrix]
+    return [[round(float(value), 6) if np.isfinite(value) else None for value in row] for row in matrix]

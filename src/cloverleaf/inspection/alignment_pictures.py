@@ -20,7 +20,7 @@ _POINTS = 700  # of a cloud that are drawn
 _MATRICES = {
     "kernel_alignment": "kernel alignment",
     "cka": "CKA (centred)",
-    "distance": "distance of centroids in radii",
+    "distance": "centroid distance / radius",
 }
 
 
@@ -36,7 +36,7 @@ def plot_alignment(
     same_width = all(one.before.shape[1] == one.after.shape[1] for one in passed)
     matrices = _matrices(facts)
     clouds = (2 if shared else len(passed)) if same_width else 0
-    heights = [3.4] * bool(clouds) + [2.6] * bool(matrices)
+    heights = [3.4] * bool(clouds) + [2.8] * bool(matrices)
     if not heights:
         return
     width = max(3.3 * clouds, 4.6 * len(matrices), 0.088 * len(title))
@@ -113,14 +113,19 @@ def _draw_cloud(axis: Any, points: Any, colour: str, label: str) -> None:
 def _draw_matrices(drawing: Any, labels: Sequence[str], matrices: Sequence[tuple[str, Any, Any]]) -> None:
     """In one row, before and after beside each other."""
     axes = drawing.subplots(1, 2 * len(matrices), squeeze=False, sharey=True)[0]
+    across, down = [label.removeprefix("stride ") for label in labels], list(labels)
+    if max(map(len, across)) > 4:
+        across = [str(k + 1) for k in range(len(labels))]
+        down = [f"{label} ({k})" for label, k in zip(labels, across, strict=True)]
     for k, (text, *pair) in enumerate(matrices):
         most = max(1.0, *(float(np.nanmax(one)) for one in pair)) if "distance" in text else 1.0
         for axis, side, matrix in zip(axes[2 * k : 2 * k + 2], ("before", "after"), pair, strict=True):
             axis.imshow(np.ma.masked_invalid(matrix), cmap=SEQUENTIAL, vmin=0, vmax=most)
             axis.grid(visible=False)
-            axis.set_xticks(range(len(labels)), [label.removeprefix("stride ") for label in labels])
-            axis.set_yticks(range(len(labels)), labels)
+            axis.set_xticks(range(len(labels)), across)
+            axis.set_yticks(range(len(labels)), down)
             for i, j in zip(*np.nonzero(np.isfinite(matrix)), strict=True):
                 tone = "white" if matrix[i, j] > 0.6 * most else INK
-                axis.text(j, i, short(matrix[i, j]), ha="center", va="center", fontsize=8, color=tone)
+                number = short(matrix[i, j]) if matrix[i, j] < 10 else f"{matrix[i, j]:.0f}"
+                axis.text(j, i, number, ha="center", va="center", fontsize=8, color=tone)
             axis.set_title(f"{text}\n{side}", fontsize=9)

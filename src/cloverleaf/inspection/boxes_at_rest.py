@@ -12,8 +12,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cloverleaf.heads.anchor_based import AnchorHead, AnchorLevel
-from cloverleaf.inspection.knowledge import Array, OutputNames
+from cloverleaf.heads.anchor_based import AnchorHead
+from cloverleaf.heads.anchor_level import AnchorLevel
+from cloverleaf.inspection.knowledge import Array
+from cloverleaf.inspection.output_names import OutputNames
 from cloverleaf.ops.cells import decode_sides
 
 _LEAST_PAIRS = 5  # of anchors and factors, from which on a correlation is worth a look
@@ -82,22 +84,13 @@ def mirrored_anchors(factors: Sequence[Array], names: Sequence[OutputNames]) -> 
     """
     found = []
     for axis, (side, name) in enumerate((("w", "width"), ("h", "height"))):
-        sides = np.concatenate([of_level.anchors_px[:, axis] for of_level in names])
-        values = np.concatenate([f[:, n.columns.index(side)] for f, n in zip(factors, names, strict=True)])
-        if len(sides) < _LEAST_PAIRS or np.ptp(sides) == 0:
+        sides = np.concatenate([cast(Array, of_level.anchors_px)[:, axis] for of_level in names])
+        values = np.concatenate([f[:, n.kinds[side][0]] for f, n in zip(factors, names, strict=True)])
+        if len(sides) < _LEAST_PAIRS or np.ptp(sides) == 0 or not np.isfinite(values).all():
             continue
         rho, p = stats.spearmanr(sides, values)
         found.append(Correlation(f"factor of {side}, {name} of the anchor", float(rho), float(p), len(sides)))
     return tuple(found)
-
-
-def column_kinds(names: OutputNames) -> dict[str, list[int]]:
-    """Indices of the columns of x, y, w, h, obj and of all classes together."""
-    kinds: dict[str, list[int]] = {kind: [] for kind in ("x", "y", "w", "h", "obj", "classes")}
-    for k, column in enumerate(names.columns):
-        before_classes = k <= names.columns.index("obj")
-        kinds[column.split()[0] if before_classes else "classes"].append(k)
-    return kinds
 
 
 def plain(one: BoxesAtRest) -> dict[str, Any]:

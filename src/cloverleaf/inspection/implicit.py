@@ -12,25 +12,11 @@ import numpy as np
 from cloverleaf.heads.anchor_based import AnchorHead
 from cloverleaf.inspection.alignment import facts_of, record
 from cloverleaf.inspection.alignment_pictures import plot_alignment
-from cloverleaf.inspection.boxes_at_rest import (
-    BoxesAtRest,
-    Correlation,
-    boxes_at_rest,
-    column_kinds,
-    mirrored_anchors,
-    plain,
-)
+from cloverleaf.inspection.boxes_at_rest import BoxesAtRest, Correlation, boxes_at_rest, mirrored_anchors, plain
 from cloverleaf.inspection.finding import Finding, Table
-from cloverleaf.inspection.implicit_pictures import plot_boxes_at_rest, plot_factors, plot_parts, plot_vectors
-from cloverleaf.inspection.knowledge import (
-    START_STD,
-    Knowledge,
-    OutputNames,
-    by_place,
-    find_knowledge,
-    is_implicit,
-    output_names,
-)
+from cloverleaf.inspection.implicit_pictures import plot_boxes_at_rest, plot_outputs, plot_parts, plot_vectors
+from cloverleaf.inspection.knowledge import START_STD, Knowledge, by_place, find_knowledge, is_implicit
+from cloverleaf.inspection.output_names import OutputNames, box_head, output_names
 from cloverleaf.inspection.subject import InspectOptions, Subject
 
 BOXES = "implicit_boxes.png"
@@ -56,7 +42,7 @@ def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[
     """Draw every place's vectors; of an anchor head what they mean in pixels; with images what they do to features."""
     found = find_knowledge(subject.model)
     findings = [_learned(subject, place, members, folder) for place, members in by_place(found)]
-    if isinstance(subject.model.head, AnchorHead) and any(one.path.startswith("head.") for one in found):
+    if isinstance(box_head(subject.model), AnchorHead) and any(one.path.startswith("head.") for one in found):
         findings.append(_in_pixels(subject, found, folder))
     if subject.sources:
         findings += [_aligned(subject, place, members, folder, say) for place, members in by_place(found)]
@@ -75,75 +61,81 @@ def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[
 
 def _learned(subject: Subject, place: str, members: Sequence[Knowledge], folder: Path) -> Finding:
     """What one place has learned."""
-    named = [(one, names) for one in members if (names := output_names(subject.model, one)) is not None]
-    head = f"{subject.name}: {place}, {members[0].operator} ({members[0].modelling})"
+    first = members[0]
+    named = _named(subject, members)
+    head = f"{subject.name}: {place}, {first.operator} ({first.modelling})"
     path = folder / f"implicit_{place.replace('.', '_')}.png"
-    if len(named) == len(members):
-        plot_factors(named, path, title=f"{head}, by anchor and output")
+    pictures = [path]
+    if named:
+        plot_outputs(named, path, title=head)
+    elif first.operator == "inner":
+        plot_parts(members, path, title=head)
     else:
         plot_vectors(members, path, title=head)
-    pictures = [path]
-    if all(one.parts for one in members):
+    if first.parts and first.operator != "inner":
         pictures.append(path.with_name(f"{path.stem}_parts.png"))
         plot_parts(members, pictures[-1], title=f"{head}: what it is made of")
     rows = tuple(
-        (one.label, f"{one.values.size:,}", f"{one.values.mean():.4f}", f"{one.values.std():.4f}",
-         f"{one.values.min():.3f} to {one.values.max():.3f}")
+        (one.label, f"{one.learned.size:,}", f"{one.learned.mean():.4f}", f"{one.learned.std():.4f}",
+         f"{one.learned.min():.3f} to {one.learned.max():.3f}")
         for one in members
     )  # fmt: skip
-    start = "" if members[0].start is None else f", start {members[0].start:g} ± {START_STD}"
-    tables = [Table(f"{place} ({members[0].operator}{start})", ("", "values", "mean", "std.", "range"), rows)]
-    if len(named) == len(members):
+    start = "" if first.start is None else f", start {first.start:g} ± {START_STD}"
+    tables = [Table(f"{place} ({first.operator}{start})", ("", "values", "mean", "std.", "range"), rows)]
+    if named and named[0][1].anchors_px is not None:
         tables.append(_by_output(place, named))
-    facts = {place: {"operator": members[0].operator, "modelling": members[0].modelling,
-                     "start": None if members[0].start is None else {"mean": members[0].start, "std": START_STD},
-                     "modules": [_facts(one, dict(named_facts(named)).get(one.path)) for one in members]}}  # fmt: skip
-    return Finding((), {"places": facts}, tuple(tables), tuple(pictures))
+    names = {one.path: of_module for one, of_module in named}
+    facts = {"operator": first.operator, "modelling": first.modelling,
+             "start": None if first.start is None else {"mean": first.start, "std": START_STD},
+             "modules": [_facts(one, names.get(one.path)) for one in members]}  # fmt: skip
+    return Finding((), {"places": {place: facts}}, tuple(tables), tuple(pictures))
+
+
+def _named(subject: Subject, members: Sequence[Knowledge]) -> list[tuple[Knowledge, OutputNames]]:
+    """With the names of the outputs that they refine; nothing where they refine none."""
+    return [(one, names) for one in members if (names := output_names(subject.model, one)) is not None]
 
 
 def _by_output(place: str, named: Sequence[tuple[Knowledge, OutputNames]]) -> Table:
-    """Means over the anchors, and the spread over them, of each kind of output."""
-    kinds = column_kinds(named[0][1])
-    rows = []
-    for one, names in named:
-        values = one.values.reshape(len(names.rows), -1)
-        rows.append((one.label, *(f"{values[:, k].mean():.3f} ± {values[:, k].std():.3f}" for k in kinds.values())))
+    """Means over the anchors, and the spread over them, of each kind of output that it acts on."""
+    grids = [one.values.reshape(len(names.rows), -1) for one, names in named]
+    kinds = {kind: list(k) for kind, k in named[0][1].kinds.items() if np.isfinite(grids[0][:, k]).all()}
+    rows = [
+        (one.label, *(f"{values[:, k].mean():.3f} ± {values[:, k].std():.3f}" for k in kinds.values()))
+        for (one, _), values in zip(named, grids, strict=True)
+    ]
     return Table(f"{place}: mean ± std. over anchors and classes", ("", *kinds), tuple(rows))
 
 
-def named_facts(named: Sequence[tuple[Knowledge, OutputNames]]) -> list[tuple[str, dict[str, Any]]]:
-    """By path, what rows and columns of the values are."""
-    return [(one.path, {"rows": list(names.rows), "columns": list(names.columns)}) for one, names in named]
-
-
-def _facts(one: Knowledge, names: dict[str, Any] | None) -> dict[str, Any]:
-    values = one.values
+def _facts(one: Knowledge, names: OutputNames | None) -> dict[str, Any]:
+    values = one.learned
     return {
         "path": one.path, "label": one.label, "stride": one.stride, "count": values.size,
         "mean": float(values.mean()), "std": float(values.std()),
         "min": float(values.min()), "max": float(values.max()), "norm": float(np.linalg.norm(values)),
         "parts": {name: list(part.shape) for name, part in one.parts.items()},
-        **(names or {}),
-        **({"values": values.round(6).tolist()} if values.size <= _FEW else {}),
+        **({"rows": list(names.rows), "columns": list(names.columns)} if names else {}),
+        **({"values": [None if v != v else round(v, 6) for v in one.values.ravel().tolist()]}
+           if one.values.size <= _FEW else {}),
     }  # fmt: skip
 
 
 def _in_pixels(subject: Subject, found: Sequence[Knowledge], folder: Path) -> Finding:
     """Boxes of an anchor head where features are zero, and whether factors follow the anchors."""
-    levels = boxes_at_rest(subject.model.head)
+    levels = boxes_at_rest(box_head(subject.model))
     plot_boxes_at_rest(levels, folder / BOXES, title=f"{subject.name}: boxes where features are zero")
     rows = [_box_row(level, k) for level in levels for k in range(len(level.anchors_px))]
-    named = [(one, names) for one in found
-             if one.operator == "multiply" and (names := output_names(subject.model, one)) is not None]  # fmt: skip
-    mirrored = mirrored_anchors(
-        [one.values.reshape(len(names.rows), -1) for one, names in named], [names for _, names in named]
-    ) if named else ()  # fmt: skip
+    mirrored = {}
+    for place, members in by_place(found):
+        if members[0].operator == "multiply" and (named := _named(subject, members)):
+            grids = [one.values.reshape(len(names.rows), -1) for one, names in named]
+            mirrored[place] = mirrored_anchors(grids, [names for _, names in named])
     notes = ["Boxes where features are zero: what the last convolution says by its bias, and with implicit knowledge."]
-    notes += [_said(one) for one in mirrored]
+    notes += [_said(place, one) for place, of_place in mirrored.items() for one in of_place]
     return Finding(
         tuple(notes),
         {"boxes_at_rest": {"levels": [plain(one) for one in levels]},
-         "mirrored_anchors": {one.of: asdict(one) for one in mirrored}},
+         "mirrored_anchors": {place: [asdict(one) for one in of_place] for place, of_place in mirrored.items()}},
         (Table("boxes where features are zero, in px",
                ("level, anchor", "alone", "with implicit", "centre moves by", "side factors"), tuple(rows)),),
         (folder / BOXES,),
@@ -160,9 +152,9 @@ def _box_row(level: BoxesAtRest, k: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _said(one: Correlation) -> str:
+def _said(place: str, one: Correlation) -> str:
     verdict = "more than chance gives" if one.p < 0.05 else "no more than chance gives"
-    return f"{one.of}: rank correlation {one.rho:+.2f} over {one.anchors} anchors (p {one.p:.2f}), {verdict}."
+    return f"{place}, {one.of}: rank correlation {one.rho:+.2f} over {one.anchors} anchors (p {one.p:.2f}), {verdict}."
 
 
 def _aligned(
@@ -174,6 +166,8 @@ def _aligned(
     kept = [one for one in members if one.path in passed]
     if not kept:
         return Finding((f"{place} is not reached by features of images.",), {})
+    if not all(passed[one.path].finite for one in kept):
+        return Finding((f"{place}: some features are not finite, so nothing is said about them.",), {})
     labels = [one.label for one in kept]
     values = [passed[one.path] for one in kept]
     facts = facts_of(labels, values)
@@ -199,7 +193,9 @@ def _moved(place: str, operator: str, facts: dict[str, Any]) -> list[str]:
     ways = [level["centroid_moves"] for level in facts["levels"] if level["centroid_moves"] is not None]
     notes = []
     if ways:
-        notes.append(f"{place}: centroids move by {min(ways):.2f} to {max(ways):.2f} of the radius of their cloud.")
+        least, most = f"{min(ways):.2f}", f"{max(ways):.2f}"
+        reach = least if least == most else f"{least} to {most}"
+        notes.append(f"{place}: centroids move by {reach} of the radius of their cloud.")
     if between := facts.get("between_levels"):
         before, after = (_mean_of_pairs(between[side]["kernel_alignment"]) for side in ("before", "after"))
         notes.append(

@@ -1,9 +1,10 @@
-"""Where a model holds implicit knowledge, what it has learned there, and which outputs it refines."""
+"""Where a model holds implicit knowledge, and what it has learned there."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -12,14 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cloverleaf.heads.anchor_based import AnchorHead
 from cloverleaf.layers.implicit import Implicit, ImplicitFactorisation, ImplicitNetwork
 from cloverleaf.models.detector import Detector
-from cloverleaf.ops.cells import box_channels
 
 Array = npt.NDArray[np.float64]
 START_STD = 0.02  # of vectors when training begins
-_NAMES = {"add": "align", "multiply": "refine"}  # of modules whose name is that of their operator
+_PLACES = {"add": "align", "multiply": "refine"}  # of an anchor head's modules that are named after an operator
+_NO_PLACES = ("levels", "start")  # words of a path that tell nothing of the place
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,16 @@ class Knowledge:
     start: float | None
     stride: int | None
 
+    @property
+    def learned(self) -> Array:
+        """(n,): `values` of the channels that it acts on."""
+        flat: Array = self.values[np.isfinite(self.values)]
+        return flat
 
-@dataclass(frozen=True, slots=True)
-class OutputNames:
-    """What the channels of a head's last convolution are.
-
-    Attributes:
-        rows: anchors as ``10 x 13``.
-        columns: x, y, w, h, obj and classes.
-        anchors_px: (A, 2).
-    """
-
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    anchors_px: Array
+    @property
+    def neutral(self) -> float:
+        """The value that does nothing, of an addition or multiplication."""
+        return 1.0 if self.operator == "multiply" else 0.0
 
 
 def is_implicit(module: nn.Module) -> bool:
@@ -75,7 +71,22 @@ def find_knowledge(model: Detector) -> tuple[Knowledge, ...]:
     strides = _strides(model, [path for path, _ in modules])
     found = [_opened(path, module, strides.get(path)) for path, module in modules]
     places = list(dict.fromkeys(one.place for one in found))
-    return tuple(sorted(found, key=lambda one: (places.index(one.place), one.stride or 0)))
+    ordered = sorted(found, key=lambda one: (places.index(one.place), one.label.split(", ")[:-1], one.stride or 0))
+    return tuple(_told_apart(ordered))
+
+
+def _told_apart(found: Sequence[Knowledge]) -> list[Knowledge]:
+    """With the name of the module in labels that would be the same within a place."""
+    count = Counter((one.place, one.label) for one in found)
+    return [
+        one if count[one.place, one.label] == 1 else replace(one, label=f"{one.label}, {_module(one.path)}")
+        for one in found
+    ]
+
+
+def _module(path: str) -> str:
+    """``down_merge`` of ``neck.down_merge.0.merge.act.implicit``."""
+    return path.split(".")[1]
 
 
 def by_place(found: Sequence[Knowledge]) -> list[tuple[str, list[Knowledge]]]:
@@ -83,35 +94,18 @@ def by_place(found: Sequence[Knowledge]) -> list[tuple[str, list[Knowledge]]]:
     return [(place, list(group)) for place, group in groupby(found, key=lambda one: one.place)]
 
 
-def output_names(model: Detector, knowledge: Knowledge) -> OutputNames | None:
-    """What the channels of this knowledge are where they are outputs of an anchor head's level; None elsewhere."""
-    head = model.head
-    level = [part for part in knowledge.path.split(".") if part.isdigit()]
-    if not isinstance(head, AnchorHead) or not knowledge.path.startswith("head.levels.") or not level:
-        return None
-    names = model.metadata.class_names if model.metadata else ()
-    classes = names if len(names) == head.num_classes else tuple(f"class {k}" for k in range(head.num_classes))
-    sides = [f"{side}{k}" for side in "wh" for k in ("", *(f" bin {b + 1}" for b in range(head.bins)))]
-    columns = ("x", "y", *sides, "obj", *classes)
-    assert len(columns) == box_channels(head.bins) + 1 + head.num_classes
-    anchors = head.anchors_px[int(level[0])].double().cpu().numpy()
-    if knowledge.values.size != len(anchors) * len(columns):
-        return None
-    return OutputNames(tuple(f"{w:g} x {h:g}" for w, h in anchors), columns, anchors)
-
-
 @torch.no_grad()
 def _opened(path: str, module: Implicit, stride: int | None) -> Knowledge:
-    words = [part for part in path.split(".") if not part.isdigit() and part != "levels"]
+    place, task = _place(path)
     numbers = [int(part) for part in path.split(".") if part.isdigit()]
-    words[-1] = _NAMES.get(words[-1], words[-1])
+    label = f"stride {stride}" if stride else f"{numbers[0] + 1}" if numbers else place.split(".")[-1]
     values = module.constant().double()
     if module.only is not None:
         values = torch.full_like(values, torch.nan).index_copy(0, module.only, values[module.only])
     return Knowledge(
         path=path,
-        place=".".join(words),
-        label=f"stride {stride}" if stride else f"{numbers[0] + 1}" if numbers else words[-1],
+        place=place,
+        label=f"{task}, {label}" if task else label,
         operator=module.operator,
         modelling=module.modelling,
         values=values.cpu().numpy(),
@@ -119,6 +113,16 @@ def _opened(path: str, module: Implicit, stride: int | None) -> Knowledge:
         start=_start(module),
         stride=stride,
     )
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Name of the place, and of the task where places of several tasks belong together."""
+    words = [part for part in path.split(".") if not part.isdigit() and part not in _NO_PLACES]
+    if words[0] == "neck":
+        return "neck.align", ""
+    if words[0] == "head" and words[-1] == "task":
+        return "head.task", ", ".join(words[1:-1])
+    return ".".join([*words[:-1], _PLACES.get(words[-1], words[-1])]), ""
 
 
 def _parts(module: Implicit) -> dict[str, Array]:
