@@ -6,15 +6,22 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from cloverleaf.data.config import AugmentConfig
+from cloverleaf.losses.config import LossConfig
+from cloverleaf.structures import ByEpoch
 from cloverleaf.training.callbacks.progress import ProgressCallback, duration
+from cloverleaf.training.config import ScheduleConfig, TrainConfig
+from cloverleaf.training.phases import Phase
 
 
-def test_the_live_bar_fits_a_narrow_terminal() -> None:
+@pytest.mark.parametrize("name", ["", "strong"])
+def test_the_live_bar_fits_a_narrow_terminal(name: str) -> None:
     losses = {"box": 0.1234, "obj": 0.0123, "cls": 0.0456}
     record: Any = SimpleNamespace(losses=losses, rows=[{"AP": 0.6123}], seconds=60.0, _images=1000,
-                                  config=SimpleNamespace(task="detect"))  # fmt: skip
+                                  config=TrainConfig(), phases=phases_of(name))  # fmt: skip
     trainer: Any = SimpleNamespace(current_epoch=11, num_training_batches=7393)
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     progress = ProgressCallback(record, 300, console)
@@ -25,9 +32,23 @@ def test_the_live_bar_fits_a_narrow_terminal() -> None:
     plain.print(progress._progress.get_renderable())
     progress.close()
     shown = plain.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("epoch 12/300", "1234/7393", "left", "box 0.1234", "obj 0.0123", "cls 0.0456", "AP 0.612", "img/s"):
+    for part in (
+        f"epoch 12/300 {name}".strip(),
+        "1234/7393",
+        "left",
+        "box 0.1234",
+        "obj 0.0123",
+        "cls 0.0456",
+        "AP 0.612",
+        "img/s",
+    ):
         assert part in shown
     assert "…" not in shown and len(shown.strip().splitlines()) == 2
+
+
+def phases_of(name: str) -> ByEpoch[Phase]:
+    """One phase for the whole of a run of 300 epochs."""
+    return ByEpoch.always(Phase(name, 0, 300, AugmentConfig(), LossConfig(), ScheduleConfig()), 300)
 
 
 def test_durations_are_short() -> None:

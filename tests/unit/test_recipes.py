@@ -6,7 +6,9 @@ from cloverleaf import create_model, list_models
 from cloverleaf.errors import ConfigError
 from cloverleaf.models.criterion import build_criterion
 from cloverleaf.recipes.catalog import RECIPES, choose_recipe, get_recipe, published_recipe
-from cloverleaf.training.config_io import flatten, to_dict
+from cloverleaf.training.config_io import flatten, to_dict, update
+from cloverleaf.training.phases import resolve_phases
+from cloverleaf.training.schedule import Schedule
 
 COMMON = {
     "epochs": 300, "optimizer.name": "sgd", "optimizer.lr": 0.01, "optimizer.momentum": 0.937,
@@ -28,6 +30,43 @@ PUBLISHED = {
     "yolov7-tiny": (0.01, 0.5, 1.0, 0.1, 0.5, 0.05, 0.05, 640, 32, "yolov7-tiny"),
     "yolov7-custom": (0.1, 0.3, 0.7, 0.2, 0.5, 0.0, 0.0, 640, 32, "yolov7"),
 }
+
+
+YOLOR = {
+    **COMMON, "schedule.final_factor": 0.2, "loss.assigner": "anchor_ratio", "loss.gains": "yolor",
+    "augment.extra_zoom": 0.0, "augment.mosaic9": 0.0, "augment.paste_in": 0.0, "augment.close_mosaic": 0,
+}  # fmt: skip
+YOLOR_COLUMNS = ("epochs", "loss.cls", "loss.obj", "loss.cell_ties", "augment.translate", "augment.scale",
+                 "augment.mixup", "data.image_size", "model.name")  # fmt: skip
+YOLOR_PUBLISHED = {
+    "yolor-csp": (300, 0.3, 0.7, "lower", 0.1, 0.9, 0.0, 640, "yolor-csp"),  # scratch.640
+    "yolor-p6": (300, 0.5, 1.0, "both", 0.5, 0.5, 0.0, 1280, "yolor-p6"),  # scratch.1280
+    "yolor-p6-darknet": (300, 0.5, 1.0, "lower", 0.5, 0.5, 0.0, 1280, "yolor-p6-darknet"),
+    "yolor-finetune": (150, 0.5, 1.0, "both", 0.5, 0.8, 0.2, 1280, "yolor-p6"),  # finetune.1280
+    "yolor-small": (300, 0.5, 1.0, "both", 0.1, 0.5, 0.0, 640, "yolor-ssss-s2d"),  # scratch.s
+    "yolor-p6-450": (450, 0.5, 1.0, "both", 0.5, 0.5, 0.0, 1280, "yolor-p6"),
+}
+
+
+@pytest.mark.parametrize("name", YOLOR_PUBLISHED)
+def test_published_values_of_yolor(name):
+    values = flatten(to_dict(get_recipe(name)))
+    expected = {**YOLOR, **dict(zip(YOLOR_COLUMNS, YOLOR_PUBLISHED[name], strict=True)), "recipe": name}
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_the_papers_two_phases():
+    """300 epochs from scratch; 125 with nine tiles and 25 with four, on the last third of a curve over 450 epochs."""
+    recipe = get_recipe("yolor-p6-450")
+    phases = resolve_phases(recipe)
+    assert phases.ends == (300, 425, 450)
+    augment = [(p.augment.mosaic9, p.augment.scale, p.augment.mixup, p.augment.translate) for p in phases.values]
+    assert augment == [(0.0, 0.5, 0.0, 0.5), (1.0, 0.8, 0.2, 0.5), (0.0, 0.8, 0.2, 0.5)]
+    schedule = Schedule(recipe.schedule, recipe.optimizer, 450, 1000, 64, phases=phases.map(lambda p: p.schedule))
+    rates = [schedule.at(epoch * 1000 + 500).lr[1] / 0.01 for epoch in (4, 299, 300, 301, 449)]
+    assert rates == pytest.approx([1.0, 0.2, 0.2, 0.4, 0.2], abs=2e-3)  # by the lag, 300 has the last rate of the first
+    assert resolve_phases(update(recipe, {"epochs": 12})).ends == (8, 11, 12)
+    assert resolve_phases(get_recipe("small-two-phase")).ends == (67, 100)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -65,6 +104,16 @@ def test_p6_gains_and_labels():
         ("yolov7x", "yolov7-p5"),
         ("yolov7-w6", "yolov7-p6"),
         ("yolov7-e6e", "yolov7-p6"),
+        ("yolor-csp", "yolor-csp"),
+        ("yolor-csp-x", "yolor-csp"),
+        ("yolor-ssss-s2d", "yolor-small"),
+        ("yolor-p6", "yolor-p6"),
+        ("yolor-d6", "yolor-p6"),
+        ("yolor-w6-darknet", "yolor-p6-darknet"),
+        ("yolov4-csp", "yolor-csp"),
+        ("yolov4-p7", "yolor-p6-darknet"),
+        ("yolor-csp-v7", "yolov7-p5"),
+        ("yolor-p6-v7", "yolov7-p6"),
     ],
 )
 def test_large_sets_get_the_recipe_of_their_model(model, recipe):
@@ -75,3 +124,5 @@ def test_large_sets_get_the_recipe_of_their_model(model, recipe):
 
 def test_every_model_has_a_published_recipe():
     assert {published_recipe(model) for model in list_models("yolov7*")} <= set(PUBLISHED)
+    yolor = {published_recipe(model) for model in (*list_models("yolor*"), *list_models("yolov4*"))}
+    assert yolor == set(YOLOR_PUBLISHED) - {"yolor-finetune", "yolor-p6-450"} | {"yolov7-p5", "yolov7-p6"}

@@ -24,7 +24,7 @@ from cloverleaf.losses.distillation import Lesson
 from cloverleaf.losses.supervision import SourceWeights, SupervisedCriterion, compound_weights, reconstruction_loss
 from cloverleaf.models.catalog import create_model, find_spec
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
-from cloverleaf.structures import AuxiliaryOutput, ClassifyOutput, SupervisedOutput, Targets
+from cloverleaf.structures import AuxiliaryOutput, ByEpoch, ClassifyOutput, SupervisedOutput, Targets
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import from_dict, parse_assignments, read_config, update, write_config
 from cloverleaf.training.starting_weights import model_options
@@ -289,7 +289,7 @@ def test_a_run_leaves_padding_out(tmp_path: Path, multi_scale: bool) -> None:
     loader = build_train_loader(index, config.data, config.augment, epochs=1, seed=0, targets=target_options(config))
     model = model_of("dense", num_classes=len(index.names)).train()
     criterion = build_criterion(model, config.loss, image_size=64)
-    task = DetectionTask(model, criterion, None, config)
+    task = DetectionTask(model, ByEpoch.always(criterion), None, config)
     images, targets = task.prepare(next(iter(loader)), 0)
     assert (images.shape[2:] != (64, 64)) == multi_scale and targets.covered.shape == (2, *images.shape[2:])
     grey = (images - 114 / 255).abs().amax(1) < 1e-3

@@ -33,6 +33,16 @@ from cloverleaf.recipes.segmentation import (
     uper_net_160k,
 )
 from cloverleaf.recipes.small import small
+from cloverleaf.recipes.yolor import (
+    recipe_for,
+    small_two_phase,
+    yolor_csp,
+    yolor_finetune,
+    yolor_p6,
+    yolor_p6_450,
+    yolor_p6_darknet,
+    yolor_small,
+)
 from cloverleaf.recipes.yolov7 import yolov7_custom, yolov7_p5, yolov7_p6, yolov7_tiny
 from cloverleaf.training.config import TrainConfig
 
@@ -59,8 +69,15 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "revcol-small": revcol_small,
     "revcol-tiny": revcol_tiny,
     "small": small,
+    "small-two-phase": small_two_phase,
     "uper-net": uper_net,
     "uper-net-160k": uper_net_160k,
+    "yolor-csp": yolor_csp,
+    "yolor-finetune": yolor_finetune,
+    "yolor-p6": yolor_p6,
+    "yolor-p6-450": yolor_p6_450,
+    "yolor-p6-darknet": yolor_p6_darknet,
+    "yolor-small": yolor_small,
     "yolov7-custom": yolov7_custom,
     "yolov7-p5": yolov7_p5,
     "yolov7-p6": yolov7_p6,
@@ -111,7 +128,7 @@ def published_recipe(model: str, *, teacher: bool = False, spec: DetectorSpec | 
     Args:
         model: of an anchor-based one its image size decides, and tiny ones have their own. Gold-YOLO's sizes have their
             own, models in the style of YOLOv8 and v9 a common one, and other anchor-free models learn by that of s, or
-            of n where they are tiny.
+            of n where they are tiny. Models of YOLOR and YOLOv4 have those of YOLOR.
         teacher: whether it is distilled.
         spec: what it is made of, where parts were exchanged.
 
@@ -126,6 +143,8 @@ def published_recipe(model: str, *, teacher: bool = False, spec: DetectorSpec | 
             return "anchor-free"
         size = model if model in RECIPES else "gold-yolo-n" if styled or "tiny" in model else "gold-yolo-s"
         return f"{size}-distill" if teacher else size
+    if model in MODELS and (named := recipe_for(model, MODELS[model].image_size)):
+        return named
     if model in MODELS and MODELS[model].image_size > 640:
         return "yolov7-p6"
     return "yolov7-tiny" if styled or "tiny" in model else "yolov7-p5"

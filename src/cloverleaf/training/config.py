@@ -13,6 +13,7 @@ from cloverleaf.data.config import AugmentConfig, DataConfig
 from cloverleaf.evaluation.config import EvalConfig
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.dense_config import DistillationConfig
+from cloverleaf.training.phase_config import Phases
 
 _STRICT = ConfigDict(extra="forbid")
 _NonNegative = Annotated[float, Field(ge=0)]
@@ -94,6 +95,8 @@ class ScheduleConfig:
         final_factor: learning rate at the end over its peak (`lrf`).
         update: whether the decay moves once per epoch, `epoch` with the lag of the published YOLOv7 and `epoch-exact`
             without one, as in the published Gold-YOLO, or with every iteration.
+        span: the decay is drawn out over the whole `run`, or ends with the `phase` that says so; either way it is
+            counted from the start of the run.
         warmup_epochs: length of the warm-up.
         warmup_min_iterations: the warm-up is never shorter than this, as published; 0 suits small sets.
         warmup_momentum, warmup_bias_lr: where momentum and the biases' learning rate start.
@@ -105,6 +108,7 @@ class ScheduleConfig:
     kind: Literal["cosine", "linear"] = "cosine"
     final_factor: Annotated[float, Field(gt=0, le=1)] = 0.01
     update: Literal["epoch", "epoch-exact", "iteration"] = "epoch"
+    span: Literal["run", "phase"] = "run"
     warmup_epochs: _NonNegative = 3.0
     warmup_min_iterations: Annotated[int, Field(ge=0)] = 1000
     warmup_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
@@ -191,6 +195,8 @@ class TrainConfig:
             anchor-ratio candidate is a positive of an anchor-based head, ATSS chooses those of an anchor-free one.
         save_every: also keep the weights of every n-th epoch; 0 for best and last only.
         patience: stop after so many epochs without a better fitness; 0 never stops early.
+        phases: by name, in order, what differs in stretches of the run; empty for a run that is all of a piece. Another
+            number of epochs scales them in proportion.
     """
 
     recipe: str = ""
@@ -215,6 +221,7 @@ class TrainConfig:
     swa: SwaConfig = Field(default_factory=SwaConfig)
     evaluation: EvalConfig = Field(default_factory=EvalConfig)
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+    phases: Phases = Field(default_factory=dict)
 
     @property
     def output_dir(self) -> Path:

@@ -16,6 +16,7 @@ from cloverleaf import atomic
 from cloverleaf.errors import ConfigError, suggest
 from cloverleaf.models.parts import invalid_value
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.phase_config import PhaseConfig, scaled_to
 
 Config = TypeVar("Config")  # `TrainConfig`, or the configuration of another kind of run
 
@@ -36,11 +37,21 @@ def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> Tra
 
 def build(kind: type[Config], values: Mapping[str, Any], *, where: str = "configuration") -> Config:
     """As `from_dict`, for any kind of configuration."""
-    _check_keys(values, to_dict(kind()), where, prefix="")
+    _check_keys(values, _known_keys(kind, values), where, prefix="")
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         raise invalid_value(f"{where}: ", error) from None
+
+
+def _known_keys(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key that ``values`` may have, with its default; phases under the names that they are given."""
+    known = to_dict(kind())
+    phases = values.get("phases")
+    if kind is TrainConfig and isinstance(phases, Mapping):
+        sections = {name: known.get(name, default) for name, default in to_dict(PhaseConfig()).items()}
+        known["phases"] = {name: sections if phase is not None else {} for name, phase in phases.items()}
+    return known
 
 
 def _check_keys(values: Mapping[str, Any], known: Mapping[str, Any], where: str, prefix: str) -> None:
@@ -137,11 +148,16 @@ def _number(value: Any) -> Any:
 
 
 def update(config: Config, changes: Mapping[str, Any], *, where: str = "configuration") -> Config:
-    """A new configuration with nested ``changes``.
+    """A new configuration with nested ``changes``; another number of epochs scales the phases of the run.
 
     Raises:
-        ConfigError: as `from_dict`.
+        ConfigError: as `from_dict`, or fewer epochs than phases.
     """
+    epochs = changes.get("epochs")
+    if isinstance(config, TrainConfig) and config.phases and isinstance(epochs, int) and epochs > 0:
+        phases = changes.get("phases", {})
+        if phases is not None:
+            changes = {**changes, "phases": merge(scaled_to(config.phases, epochs), phases)}
     return build(type(config), merge(to_dict(config), changes), where=where)
 
 

@@ -23,6 +23,7 @@ from cloverleaf.heads.regions import RegionHead
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.multi_criterion import learned_tasks
+from cloverleaf.structures import ByEpoch
 from cloverleaf.training import run_dir as folders
 from cloverleaf.training.anchors import resolve_anchors
 from cloverleaf.training.callbacks.averaging import EmaCallback, SwaCallback
@@ -38,6 +39,7 @@ from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
+from cloverleaf.training.phases import Phase, resolve_phases
 from cloverleaf.training.region_advice import region_advice
 from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
@@ -92,6 +94,7 @@ def fit(
     quieten_lightning()
     run_dir = config.output_dir
     _check(config, world_size)
+    phases = resolve_phases(config)
     if resume and (finished := read_result(run_dir)) is not None:
         say.print(f"{run_dir} is complete; its report is {finished.report}", highlight=False, markup=False)
         return finished
@@ -101,19 +104,21 @@ def fit(
     runtime = resolve_runtime(config.runtime)
     torch.manual_seed(config.seed)
     check_model(config)
-    check_options(config)
+    for phase in phases.values:
+        check_options(phase.of(config))
     data = open_data(config)
     check_data(config, data.train, data.val)
     model = build_model(config, data.train, say)
     teacher = build_teacher(config.distillation, model, data.train.names, config.data.image_size)
     check_fit(config, model, teacher, len(data.train))
-    loader = _train_loader(config, data.train, rank, world_size)
+    loader = _train_loader(config, phases, data.train, rank, world_size)
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
         write_config(config, run_dir / "config.yaml")
     schedule = Schedule(
-        config.schedule, config.optimizer, config.epochs, len(loader), config.data.batch_size, config.swa
-    )
+        config.schedule, config.optimizer, config.epochs, len(loader), config.data.batch_size, config.swa,
+        phases.map(lambda phase: phase.schedule),
+    )  # fmt: skip
     _fit_anchors(model, data.train, config, say)  # before the criterion, which reads the anchors; the same on resume
     _announce(model, data, config, runtime, schedule, loader.num_workers, say)
     if isinstance(model.head, RegionHead):
@@ -122,9 +127,9 @@ def fit(
         ):
             say.print(f"note: {line}", highlight=False, markup=False)
     ema = EmaCallback(model, config.ema)
-    task = _build_task(model, schedule, config, runtime, world_size, teacher)
+    task = _build_task(model, schedule, config, phases, runtime, world_size, teacher)
     judge = JudgeCallback(ema, data.val, config, loader.num_workers)
-    record = RecordCallback(run_dir, config, ema, judge, _metadata(model, data.train, config))
+    record = RecordCallback(run_dir, config, ema, judge, _metadata(model, data.train, config), phases)
     order = OrderCallback(loader.batch_sampler.sampler)  # type: ignore[union-attr]
     swa = SwaCallback(config.swa, config.epochs) if config.swa.enabled else None
     callbacks: list[pl.Callback] = [order, NormStartCallback(), ema, *([swa] if swa is not None else []), judge, record]
@@ -165,15 +170,17 @@ def open_data(config: TrainConfig) -> TrainingData:
     return TrainingData(train, val)
 
 
-def _train_loader(config: TrainConfig, index: DetectionIndex, rank: int, world_size: int) -> DataLoader[Any]:
+def _train_loader(
+    config: TrainConfig, phases: ByEpoch[Phase], index: DetectionIndex, rank: int, world_size: int
+) -> DataLoader[Any]:
     """The images as the task learns from them."""
     if RUN_TASKS[config.task].whole_images:
         return build_class_train_loader(
             index, config.data, config.classify, seed=config.seed, rank=rank, world_size=world_size
         )
     return build_train_loader(
-        index, config.data, config.augment, epochs=config.epochs, seed=config.seed, rank=rank, world_size=world_size,
-        targets=target_options(config),
+        index, config.data, phases.map(lambda phase: phase.augment), epochs=config.epochs, seed=config.seed, rank=rank,
+        world_size=world_size, targets=target_options(config),
     )  # fmt: skip
 
 
@@ -201,6 +208,7 @@ def _build_task(
     model: Detector,
     schedule: Schedule,
     config: TrainConfig,
+    phases: ByEpoch[Phase],
     runtime: Runtime,
     world_size: int,
     teacher: Teacher | None,
@@ -210,15 +218,17 @@ def _build_task(
         if teacher is not None:
             teacher.to(memory_format=torch.channels_last)
     reduce = sum_over_processes if world_size > 1 else None
-    criterion = build_criterion(
-        model, config.loss, image_size=config.data.image_size, distillation=config.distillation, reduce=reduce
+    criteria = phases.map(lambda phase: phase.loss).map(
+        lambda loss: build_criterion(
+            model, loss, image_size=config.data.image_size, distillation=config.distillation, reduce=reduce
+        )
     )
-    warmup = warmup_criterion(criterion) if config.assigner_warmup else None
+    warmup = criteria.map(warmup_criterion) if config.assigner_warmup else None
     if world_size > 1:
         synchronise_batchnorm(model, runtime.accelerator)
         if teacher is not None:
             teacher.synchronised(runtime.accelerator)
-    return DetectionTask(model, criterion, schedule, config, warmup, teacher)
+    return DetectionTask(model, criteria, schedule, config, warmup, teacher)
 
 
 def _metadata(model: Detector, index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:

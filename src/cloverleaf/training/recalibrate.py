@@ -25,6 +25,7 @@ from cloverleaf.models.detector import Detector
 from cloverleaf.structures import Batch
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.input_size import check_training_size
+from cloverleaf.training.phases import resolve_phases
 
 
 def statistics_of(model: nn.Module) -> list[_BatchNorm]:
@@ -33,11 +34,15 @@ def statistics_of(model: nn.Module) -> list[_BatchNorm]:
 
 
 def augmentation_of(config: TrainConfig) -> AugmentConfig | ClassifyConfig:
-    """What a run did to its images before it closed the mosaic, if it ever opened it; whole images are not mixed."""
+    """What a run did to its images in its last phase, before it closed the mosaic, if it ever opened it.
+
+    Whole images are not mixed.
+    """
     if config.task == "classify":
         return config.classify
-    never = config.augment.close_mosaic >= config.epochs
-    return replace(config.augment, mosaic=0.0) if never else config.augment
+    augment = resolve_phases(config).values[-1].augment
+    never = augment.close_mosaic >= config.epochs
+    return replace(augment, mosaic=0.0) if never else augment
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from cloverleaf.structures import ByEpoch
 from cloverleaf.training.config import OptimizerConfig, ScheduleConfig, SwaConfig
 
 
@@ -36,9 +37,15 @@ class Schedule:
     instead of the decay. `decay_after_warmup`, `warmup_factor` and `lr_images` give that of RevCol (2212.11696): rates
     rise from a share of the peak to the peak, and then decay.
 
+    The decay is that of the phase: its kind, its last rate, and whether it is drawn out over the whole run or ends with
+    the phase. With the lag, the first epoch of a phase has the rate that the phase before it would have gone on with,
+    as in a published run that was resumed with other settings (YOLOR, 2105.04206). The warm-up is that of the run.
+
     Attributes:
+        config: what holds for the run as a whole; and everywhere, where there are no phases.
         total_batch: images per iteration over all processes.
         swa: when weights are averaged, and at which rate.
+        phases: what holds in which epochs; None where the run is all of a piece.
     """
 
     config: ScheduleConfig
@@ -47,6 +54,7 @@ class Schedule:
     batches_per_epoch: int
     total_batch: int
     swa: SwaConfig = field(default_factory=SwaConfig)
+    phases: ByEpoch[ScheduleConfig] | None = None
 
     @property
     def warmup_iterations(self) -> int:
@@ -73,12 +81,16 @@ class Schedule:
         return self.total_batch * self.accumulate / self.optimizer.lr_images
 
     def factor(self, progress: float) -> float:
-        """Decay factor at ``progress`` epochs."""
-        low, epochs = self.config.final_factor, float(self.epochs)
+        """Decay factor at ``progress`` epochs, in the phase of that moment."""
+        config, epochs = self.config, float(self.epochs)
+        if self.phases is not None:
+            config = self.phases.at(progress)
+            epochs = float(self.phases.end(progress)) if config.span == "phase" else epochs
+        low = config.final_factor
         if self.config.decay_after_warmup:
             warmup = self.warmup_iterations / self.batches_per_epoch
             progress, epochs = max(progress - warmup, 0.0), max(self.epochs - warmup, 1e-9)
-        if self.config.kind == "linear":
+        if config.kind == "linear":
             return max(1 - progress / max(epochs - 1, 1), 0.0) * (1 - low) + low
         return (1 - math.cos(math.pi * progress / epochs)) / 2 * (low - 1) + 1
 
@@ -86,9 +98,10 @@ class Schedule:
         """The plan of ``iteration``, counted from 0 over the whole run."""
         epoch, warmup = iteration // self.batches_per_epoch, self.warmup_iterations
         warming = warmup > 0 and iteration <= warmup
-        if self.config.update == "iteration":
+        update = (self.config if self.phases is None else self.phases.at(epoch)).update
+        if update == "iteration":
             progress = iteration / self.batches_per_epoch
-        elif self.config.update == "epoch-exact":
+        elif update == "epoch-exact":
             progress = epoch
         else:  # the published scheduler of YOLOv7 steps at the end of an epoch, so after the warm-up it lags by one
             warmed_here = warmup > 0 and epoch == warmup // self.batches_per_epoch

@@ -16,7 +16,7 @@ from cloverleaf.data.soft_targets import mix
 from cloverleaf.errors import CloverleafError
 from cloverleaf.losses.output import LossOutput
 from cloverleaf.models.detector import Detector
-from cloverleaf.structures import Batch, Targets
+from cloverleaf.structures import Batch, ByEpoch, Targets
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.input_size import multi_scale_size
 from cloverleaf.training.optim import build_optimizer, follow
@@ -29,8 +29,8 @@ class DetectionTask(pl.LightningModule):
 
     Args:
         model: the detector under training.
-        criterion: its loss.
-        warmup_criterion: the loss of the first `config.assigner_warmup` of the epochs, or None.
+        criteria: its loss in every epoch.
+        warmup_criteria: the loss of the first `config.assigner_warmup` of the epochs, or None.
         teacher: whose lessons the criteria take, or None.
         schedule: learning rates and accumulation.
         config: the run.
@@ -39,10 +39,10 @@ class DetectionTask(pl.LightningModule):
     def __init__(
         self,
         model: Detector,
-        criterion: Any,
+        criteria: ByEpoch[Any],
         schedule: Schedule,
         config: TrainConfig,
-        warmup_criterion: Any = None,
+        warmup_criteria: ByEpoch[Any] | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
@@ -50,16 +50,16 @@ class DetectionTask(pl.LightningModule):
         self.model, self.schedule, self.config = model, schedule, config
         self.teacher = teacher  # no module, so that checkpoints do not hold its weights
         # The criteria hold no weights; kept out of the module tree so that checkpoints hold the model only.
-        self._criteria = (criterion, warmup_criterion)
+        self._criteria = (criteria, warmup_criteria)
         self._waiting: dict[str, Tensor] = {}  # gradients of a resumed run that wait for its next step
         self.stepped = False
 
     @property
     def criterion(self) -> Any:
         """The loss of the current epoch: a `Criterion`."""
-        criterion, warmup = self._criteria
+        usual, warmup = self._criteria
         warming = self.current_epoch < round(self.config.assigner_warmup * self.config.epochs)
-        return warmup if warmup is not None and warming else criterion
+        return (warmup if warmup is not None and warming else usual).at(self.current_epoch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser; learning rates are set before every iteration."""
@@ -101,7 +101,7 @@ class DetectionTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the level weights that `loss.autobalance` adapts, and gradients that still wait for a step."""
-        checkpoint["criterion"] = self._criteria[0].state_dict()
+        checkpoint["criterion"] = [criterion.state_dict() for criterion in self._criteria[0].values]
         waiting = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         checkpoint["gradients"] = waiting
         if self.teacher is not None:
@@ -110,7 +110,10 @@ class DetectionTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` kept."""
         check_same_teacher(self.teacher, checkpoint.get("teacher"))
-        self._criteria[0].load_state_dict(checkpoint["criterion"])
+        kept = checkpoint["criterion"]
+        states = kept if isinstance(kept, list) else [kept]  # of an older checkpoint
+        for criterion, state in zip(self._criteria[0].values, states, strict=True):
+            criterion.load_state_dict(state)
         self._waiting = checkpoint.get("gradients", {})
 
     def on_train_start(self) -> None:

@@ -43,9 +43,14 @@ class ProgressCallback(pl.Callback):
         self._progress: _Bar | None = None
         self._task: Any = None
         self._epoch_started = self._last_line = 0.0
+        self._phase = ""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Open the epoch's bar."""
+        """Say which phase begins or goes on, and open the epoch's bar."""
+        phase = self.record.phases.at(trainer.current_epoch)
+        if phase.name != self._phase:
+            self._phase = phase.name
+            self.console.print(phase.line(self.record.config), highlight=False, markup=False)
         self._epoch_started = self._last_line = time.perf_counter()
         if self.console.is_terminal:
             if self._progress is None:
@@ -57,7 +62,7 @@ class ProgressCallback(pl.Callback):
             if self._task is not None:
                 self._progress.remove_task(self._task)
             self._task = self._progress.add_task(
-                f"epoch {trainer.current_epoch + 1}/{self.epochs}", total=trainer.num_training_batches, left=""
+                self._place(trainer.current_epoch + 1), total=trainer.num_training_batches, left=""
             )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -71,10 +76,15 @@ class ProgressCallback(pl.Callback):
             self._last_line = now
             total = trainer.num_training_batches
             self.console.print(
-                f"epoch {trainer.current_epoch + 1}/{self.epochs}  {done}/{total}  {self._numbers(now)}  "
+                f"{self._place(trainer.current_epoch + 1)}  {done}/{total}  {self._numbers(now)}  "
                 f"{self._left(trainer, done, now)}",
                 highlight=False,
             )
+
+    def _place(self, epoch: int, width: int = 0) -> str:
+        """``epoch 7/12 strong``: where the run stands."""
+        name = self.record.phases.at(epoch - 1).name
+        return f"epoch {epoch:>{width}}/{self.epochs}" + (f" {name}" if name else "")
 
     def _numbers(self, now: float) -> str:
         """Losses, the last of what the task is judged by, images per second."""
@@ -104,7 +114,7 @@ class ProgressCallback(pl.Callback):
         found = f"{spoken(first)} -" if row[first] is None else "  ".join(judged)
         left = (self.epochs - epoch) * self.record.seconds / max(len(self.record.rows), 1)
         self.console.print(
-            f"epoch {epoch:>3}/{self.epochs}  {losses}  {found}  {row['images_per_second']:.1f} img/s  "
+            f"{self._place(epoch, 3)}  {losses}  {found}  {row['images_per_second']:.1f} img/s  "
             f"{row['seconds']:.1f} s  {duration(left)} left",
             highlight=False,
         )

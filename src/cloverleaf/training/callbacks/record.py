@@ -17,11 +17,13 @@ from torch import Tensor
 
 from cloverleaf import atomic
 from cloverleaf.predict.evaluate import EvaluationResult
+from cloverleaf.structures import ByEpoch
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.callbacks.judge import JudgeCallback
 from cloverleaf.training.checkpoint import random_state, restore_random_state, write_checkpoint
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.optim import weights_rate
+from cloverleaf.training.phases import Phase
 from cloverleaf.training.tasks import RUN_TASKS
 from cloverleaf.weights.format import WeightsMetadata, save
 
@@ -34,6 +36,7 @@ class RecordCallback(Checkpoint):
     Args:
         run_dir: the run folder.
         metadata: of the weights files; metrics are added.
+        phases: of the run; where they have names, each row says the number of its phase, from 1.
 
     Attributes:
         announce: called with every new row, for the progress display.
@@ -47,7 +50,9 @@ class RecordCallback(Checkpoint):
         ema: EmaCallback,
         judge: JudgeCallback,
         metadata: WeightsMetadata,
+        phases: ByEpoch[Phase],
     ) -> None:
+        self.phases = phases
         self.announce: Callable[[Row], None] | None = None
         self.run_dir, self.config, self.ema, self.judge, self.metadata = run_dir, config, ema, judge, metadata
         self.rows: list[Row] = []
@@ -103,6 +108,8 @@ class RecordCallback(Checkpoint):
 
     def _row(self, trainer: pl.Trainer, elapsed: float, result: EvaluationResult | None) -> Row:
         row: Row = {"epoch": int(trainer.current_epoch) + 1, "seconds": round(elapsed, 2)}
+        if self.phases.at(trainer.current_epoch).name:
+            row["phase"] = self.phases.place(trainer.current_epoch) + 1
         row |= {f"train/{name}": round(value, 6) for name, value in self.losses.items()}
         row["lr"] = weights_rate(trainer.optimizers[0])
         row["images_per_second"] = round(self._images / max(elapsed, 1e-9), 2)
