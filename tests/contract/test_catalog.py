@@ -26,12 +26,15 @@ COMPOSED = [
 ]
 PUBLISHED = [name for name in list_models() if MODELS[name].spec.task == "detect"]
 NAMES = [*PUBLISHED, *COMPOSED]
+# As narrow and shallow as here they are what another one is.
+ALIKE = {"yolor-w6", "yolor-d6", "yolor-csp-x-v7", "yolor-w6-v7", "yolor-d6-v7", "yolor-w6-darknet"}
+TESTED = [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in NAMES]
 # Tracing takes seconds: of models that differ in their backbone, in widths or in the number of levels, one has to do.
 TRACED = [
     name
     for name in NAMES
     if not {f"{name}-p2", f"{name}-revcol"} & set(NAMES)
-    and (not name.startswith(("yolov4-", "yolor-")) or name in ("yolov4-p7", "yolor-d6"))
+    and (not name.startswith(("yolov4-", "yolor-")) or name in ("yolov4-p7", "yolor-e6", "yolor-ssss-dwt"))
 ]
 
 
@@ -99,7 +102,7 @@ def images(model: Detector, batch: int = 2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 7])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TESTED)
 def test_forward_backward_decode(name: str, num_classes: int) -> None:
     model = without_zeros(tiny(name, num_classes)).train()
     raw = model(images(model))
@@ -134,7 +137,7 @@ def test_forward_backward_decode(name: str, num_classes: int) -> None:
         torch.testing.assert_close(scores[..., 0], objectness)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TESTED)
 def test_fused_is_equal_and_the_original_untouched(name: str, tmp_path: Path) -> None:
     model = without_zeros(with_random_statistics(tiny(name))).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -154,7 +157,7 @@ def test_fused_is_equal_and_the_original_untouched(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TESTED)
 def test_weights_round_trip(name: str, half: bool, tmp_path: Path) -> None:
     model = with_random_statistics(tiny(name))
     if model.has_anchors:
@@ -176,7 +179,7 @@ def test_weights_round_trip(name: str, half: bool, tmp_path: Path) -> None:
     tensors(loaded.train()(images(model)))[0].sum().backward()  # weights from a file can be trained on
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TESTED)
 def test_a_size_that_does_not_fit_is_refused(name: str) -> None:
     model = tiny(name)
     stride = model.max_stride
