@@ -29,6 +29,7 @@ def test_info_of_a_model() -> None:
     text = run("info", "yolov7-tiny")
     for expected in ("backbone.stage32", "512x20x20", "6,228,762", "6,227,101", "6,219,709", "13.70"):
         assert expected in text
+    assert "implicit knowledge: 1,661 parameters, 2.7e-04 of all" in text
     values = json.loads(run("info", "yolov7-tiny", "--json", "--image-size", "320", "--num-classes", "3"))
     training = values["forms"]["training"]
     assert values["spec"]["num_classes"] == 3 and training["size_hw"] == [320, 320]
@@ -42,6 +43,7 @@ def test_info_of_a_weights_file(tmp_path: Path) -> None:
     model = cloverleaf.create_model("yolov7-tiny", num_classes=2, backbone=narrow, neck=narrow, head=narrow).fused()
     cloverleaf.save(model, path, metadata=WeightsMetadata(class_names=("cat", "dog"), metrics={"AP": 0.25}))
     text = run("info", str(path))
+    assert "implicit knowledge" not in text
     assert "fused form" in text and "cat, dog" in text and "AP 0.25" in text
     with pytest.raises(ConfigError, match="2 classes"):
         run("info", str(path), "--num-classes", "3")

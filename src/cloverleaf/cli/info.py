@@ -152,6 +152,9 @@ def _print(spec: DetectorSpec, metadata: WeightsMetadata | None, forms: dict[str
     for form, form_cost in forms.items():
         totals.add_row(form, f"{form_cost.params:,}", f"{form_cost.flops / 1e9:.2f}")
     console.print(totals)
+    if cost.implicit_params:
+        share = cost.implicit_params / cost.params
+        typer.echo(f"implicit knowledge: {cost.implicit_params:,} parameters, {share:.1e} of all; none once deployed")
     if metadata is not None:
         console.print(_facts_table(metadata))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cloverleaf.layers.implicit import Implicit
 from cloverleaf.models.catalog import empty_detector
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
@@ -49,6 +50,7 @@ class ModelCost:
         params: number of learned values.
         flops: 2 x multiply-accumulates of convolutions and matrix products; other operations are not counted.
         norm_values: values that pass through a normalisation layer (some counters charge for them).
+        implicit_params: learned values that are implicit knowledge, of ``params``.
     """
 
     size_hw: tuple[int, int]
@@ -56,6 +58,7 @@ class ModelCost:
     params: int
     flops: int
     norm_values: int
+    implicit_params: int = 0
 
 
 @lru_cache(maxsize=256)
@@ -92,7 +95,8 @@ def measure(spec: DetectorSpec, size_hw: tuple[int, int]) -> ModelCost:
         for name in outputs  # in the order of execution
         if name in modules and _params(modules[name])
     )
-    return ModelCost(size_hw, stages, _params(model), counter.get_total_flops(), sum(norm_values))
+    implicit = sum(_params(module) for module in model.modules() if isinstance(module, Implicit))
+    return ModelCost(size_hw, stages, _params(model), counter.get_total_flops(), sum(norm_values), implicit)
 
 
 def _stride(height: int, shape: tuple[int, ...]) -> int:
