@@ -39,7 +39,7 @@ class Oracle:
     task = "detect"
 
     def __init__(self, truth: MotTable, *, embedded: bool) -> None:
-        self.engine = SimpleNamespace(info=SimpleNamespace(name="oracle"))
+        self.engine = SimpleNamespace(info=SimpleNamespace(name="oracle", embedding_strides=(8,) if embedded else ()))
         self._truth, self._frame = truth, 0
         rng = np.random.default_rng(0)
         self._looks = rng.normal(size=(400, 16)) if embedded else None

@@ -24,7 +24,7 @@ def track(
     start: Annotated[float, typer.Option(help="Smallest score that may begin a track.")] = 0.4,
     appearance: Annotated[
         str,
-        typer.Option(help="How much embeddings count beside motion: auto (0.5 where the model has them), off, 0 to 1."),
+        typer.Option(help="How much embeddings count beside motion: auto (0.4 where the model has them), off, 0 to 1."),
     ] = "auto",
     memory: Annotated[
         float | None,

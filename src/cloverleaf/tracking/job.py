@@ -85,11 +85,13 @@ def run_tracks(
             truths as sources.
         DataError: a truth cannot be read or does not fit its video.
     """
-    if predictor.task in ("semantic", "classify"):
-        raise ConfigError(
-            f"{predictor.engine.info.name} finds no objects", f"it is a model for --task {predictor.task}",
-            "use one for boxes, instances or several tasks",
-        )  # fmt: skip
+    name, task = predictor.engine.info.name, predictor.task
+    if task in ("semantic", "classify"):
+        why = f"it is a model for --task {task}"
+        raise ConfigError(f"{name} finds no objects", why, "use one for boxes, instances or several tasks")
+    if job.need_embeddings and not predictor.engine.info.embedding_strides:
+        why = f"{name} gives no embeddings"
+        raise ConfigError("--appearance has no effect", why, "leave it out, or train a model with --task multi")
     if job.truths and len(job.truths) != len(sources):
         raise ConfigError(
             f"{len(job.truths)} truths for {len(sources)} videos", "each video needs its own, in the same order",
@@ -139,7 +141,7 @@ def _track_one(
     tracker = Tracker(fps=footage.fps, options=job.options)
     spent = _Stopwatch()
     with track_files(job.folder, stem, footage, video=job.video, json_file=job.json_file) as files:
-        found = _detected(predictor, footage, spent, job.need_embeddings)
+        found = _detected(predictor, footage, spent)
         seen = ((pixels, tracker.update(detections, at)) for at, pixels, detections in found)
         for pixels, tracked in settled(seen):
             files.add(pixels, tracked)
@@ -153,9 +155,7 @@ class _Stopwatch:
     milliseconds: float = 0.0
 
 
-def _detected(
-    predictor: Predictor, footage: Footage, spent: _Stopwatch, need_embeddings: bool
-) -> Iterator[tuple[float, Pixels, Detections]]:
+def _detected(predictor: Predictor, footage: Footage, spent: _Stopwatch) -> Iterator[tuple[float, Pixels, Detections]]:
     """Every frame with its time and detections; a few frames are in memory at once."""
     frames = footage.frames()
     while block := list(itertools.islice(frames, _AT_ONCE)):
@@ -163,11 +163,6 @@ def _detected(
         start = time.perf_counter()
         found = predictor.detect(pictures)
         spent.milliseconds += 1000 * (time.perf_counter() - start)
-        if need_embeddings and found[0].embeddings is None:
-            raise ConfigError(
-                "--appearance has no effect", f"{predictor.engine.info.name} gives no embeddings",
-                "leave it out, or train a model with embeddings: --task multi",
-            )  # fmt: skip
         yield from ((at, pixels, one) for (at, pixels), one in zip(block, found, strict=True))
 
 

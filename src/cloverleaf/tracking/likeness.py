@@ -39,11 +39,12 @@ class Likeness(BaseIoU):
     those of the tracks and of the detections. With w the weight of appearance, s the cosine that speaks neither for
     nor against, and c the cosine of the embeddings,
 
-        likeness = max((1 - w) * IoU + w * clip((c - s) / (1 - s), -1, 1), 0)
+        likeness = max((1 - w) * IoU + w * clip((c - s) / (1 - s), low, 1), 0)
 
-    and 0 between classes. Where either has no embedding, and for weak detections, whose embeddings are those of
-    something half hidden, it is the IoU. A place that was predicted more than a second ago counts nothing: only the
-    embedding brings such a track back.
+    and 0 between classes. Of a track that was seen a frame ago low is 0: motion is sure then, and a look that differs
+    may be that of something half hidden. Of others it is -1, and a look that differs is a veto. A place that was
+    predicted more than a second ago counts nothing: only the look brings such a track back. Where either has no
+    embedding, and for weak detections, the likeness is the IoU (docs/fidelity.md).
     """
 
     def __init__(self, options: TrackOptions) -> None:
@@ -77,21 +78,21 @@ class Likeness(BaseIoU):
         tracks = [self._tracks[k] for k in rows_of(moved, boxes_1).tolist()]
         found = self._detections[rows_of(self._boxes, boxes_2)]
         looks = [self._looks[track] for track in tracks]
-        recent = np.array([track.time_since_update * self._seconds <= MOTION_MEMORY for track in tracks])
-        likeness = sv.box_iou_batch(boxes_1, boxes_2) * recent[:, None]
+        missed = np.array([track.time_since_update for track in tracks])  # 1 of a track that was seen a frame ago
+        likeness = sv.box_iou_batch(boxes_1, boxes_2) * (missed * self._seconds <= MOTION_MEMORY)[:, None]
         if self._options.appearance and found.embeddings is not None:
-            likeness = self._with_appearance(likeness, looks, found)
+            likeness = self._with_appearance(likeness, looks, found, np.where(missed > 1, -1, 0))
         if not self._options.across_classes:
             likeness = likeness * (np.array([look.label for look in looks])[:, None] == found.labels[None])
         return np.maximum(likeness, 0)
 
-    def _with_appearance(self, overlap: Numbers, looks: Sequence[Look], found: Detections) -> Numbers:
-        """``(N, M)`` overlaps mixed with the likeness of the embeddings."""
+    def _with_appearance(self, overlap: Numbers, looks: Sequence[Look], found: Detections, low: Numbers) -> Numbers:
+        """``(N, M)`` overlaps mixed with the likeness of the embeddings, which is at least ``low`` ``(N,)``."""
         assert found.embeddings is not None
         none = np.zeros(found.embeddings.shape[1])
-        cosine = np.array([none if k.embedding is None else k.embedding for k in looks]) @ found.embeddings.T
+        cosine = np.array([none if look.embedding is None else look.embedding for look in looks]) @ found.embeddings.T
         weight, same = self._options.appearance, self._options.same
-        mixed = (1 - weight) * overlap + weight * np.clip((cosine - same) / (1 - same), -1, 1)
+        mixed = (1 - weight) * overlap + weight * np.clip((cosine - same) / (1 - same), low[:, None], 1)
         strong = found.scores >= self._options.start
         known = np.array([look.embedding is not None for look in looks])
         return np.where(known[:, None] & strong[None], mixed, overlap)

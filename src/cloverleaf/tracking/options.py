@@ -12,7 +12,7 @@ from cloverleaf.structures import Detections
 
 PENDING = -1  # identity of a detection that belongs to no track, or to one that is not sure yet
 MOTION_MEMORY, APPEARANCE_MEMORY = 1.0, 20.0  # seconds
-APPEARANCE = 0.5
+APPEARANCE = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
