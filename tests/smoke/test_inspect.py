@@ -33,8 +33,8 @@ def revcol(width: int = 8, **options: Any) -> Detector:
     return create_model("revcol-pico+none+dense", num_classes=2, backbone=backbone, **options)
 
 
-def elan() -> Detector:
-    return create_model("elan-tiny+fpn+dense", num_classes=2, backbone={"width": 0.125}, neck={"width": 8})
+def elan(**neck: Any) -> Detector:
+    return create_model("elan-tiny+fpn+dense", num_classes=2, backbone={"width": 0.125}, neck={"width": 8, **neck})
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +47,30 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos" / "broken.jpg").write_bytes(b"no image")
     save(revcol(supervision="columns"), folder / "runs" / "train" / "weights" / "best.safetensors")
     save(revcol(52), folder / "revcol-tiny.safetensors")
-    save(elan(), folder / "yolov7-tiny.safetensors")
+    save(elan(implicit={"align": "add"}), folder / "yolov7-tiny.safetensors")
     return folder
 
 
 def test_the_document(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 5
     for command in COMMANDS:
         words = shlex.split(command)[1:]
-        result = CliRunner().invoke(app, [*words, "--image-size", "64", *(["--fit-decoder", "2"] * ("1000" in words))])
+        small = ["--image-size", "64"] * ("--images" in words) + ["--fit-decoder", "2"] * ("1000" in words)
+        result = CliRunner().invoke(app, [*words, *small])
         assert result.exit_code == 0, f"{command}\n{result.output}{result.exception!r}"
-        assert "broken.jpg" in result.output and "results in" in result.output
-    first, second, third = (json.loads((work / "runs" / name / "inspect.json").read_text("utf-8"))
-                            for name in ("inspect", "inversion", "compared"))  # fmt: skip
+        assert "results in" in result.output and ("broken.jpg" in result.output) == ("--images" in words)
+    first, second, third, vectors, features = (
+        json.loads((work / "runs" / name / "inspect.json").read_text("utf-8"))
+        for name in ("inspect", "inversion", "compared", "implicit", "implicit-features")
+    )
     files = {path.relative_to(work / "runs").as_posix() for path in (work / "runs").rglob("*.png")}
     assert files == {f"inspect/{name}.png" for name in
                      ("inversion", "inversion_errors", "decoders_trained", "similarity")} | {
         "inversion/inversion.png", "inversion/inversion_errors.png",
         "compared/decoders_trained.png", "compared/decoders_fitted.png", "compared/similarity.png",
+        "implicit/implicit_neck_align.png", "implicit-features/implicit_neck_align.png",
+        "implicit-features/implicit_neck_align_features.png",
     }  # fmt: skip
     assert all(f"`{Path(name).name}`" in TEXT for name in files), "a picture is not in the document"
     assert len(first["images"]) == 6 and first["inversion"]["patch"] == {"kept": 7, "of": 48}
@@ -76,6 +81,11 @@ def test_the_document(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert second["inversion"]["image"]["largest_error"] < 1e-6
     assert max(second["inversion"]["columns"][0]["float64_all_columns"]) < 1e-9
     names = [one["name"] for one in third["decoder"]["fitted"]["maps"]]
+    assert "alignment" not in vectors["implicit"] and vectors["images"] == []
+    assert [one["label"] for one in features["implicit"]["alignment"]["neck.align"]["levels"]] == [
+        "stride 8",
+        "stride 16",
+    ]
     assert names == ["column 1", "column 2", "elan-tiny+fpn+dense (yolov7-tiny.safetensors)"]
 
 

@@ -102,10 +102,16 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 
 def test_vectors_need_no_images(tmp_path: Path) -> None:
-    result = inspect(tiny(), output=tmp_path / "out")
+    neck = {"width": 8, "implicit": {"align": {"operator": "add", "modelling": "network"}}}
+    model = create_model("elan-tiny+fpn+dense", num_classes=2, backbone={"width": 0.125}, neck=neck)
+    result = inspect(model, output=tmp_path / "out")
     assert set(result.findings) == {"implicit"} and set(result.left_out) == {"inversion", "decoder", "similarity"}
     assert all("--images" in reason for reason in result.left_out.values())
-    assert "alignment" not in result.findings["implicit"].facts
+    found = result.findings["implicit"]
+    assert "alignment" not in found.facts and "Without --images" in found.notes[-1]
+    assert [path.name for path in found.pictures] == ["implicit_neck_align.png", "implicit_neck_align_parts.png"]
+    module = found.facts["places"]["neck.align"]["modules"][0]
+    assert module["parts"] == {"prior z": [16], "weight W": [8, 16], "bias b": [8]} and len(module["values"]) == 8
 
 
 @pytest.mark.parametrize(
