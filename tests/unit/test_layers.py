@@ -13,7 +13,6 @@ from cloverleaf.heads.anchor_based import TINY_ANCHORS, AnchorHead, AnchorHeadSp
 from cloverleaf.heads.anchor_decode import decode_anchors
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.elan import Elan, ElanForm
-from cloverleaf.layers.implicit import ImplicitAdd, ImplicitMultiply
 from cloverleaf.layers.rep import conv_like, fold_norm
 from cloverleaf.layers.rep_conv import RepConv
 from cloverleaf.layers.spp import PyramidPool
@@ -67,14 +66,6 @@ def test_elan_forms_are_the_published_orders() -> None:
     block = Elan(8, 16, 24, form=ElanForm.every(4), chain_width=8, style=Style())
     assert block.transition.conv.in_channels == 2 * 16 + 4 * 8  # "ELAN-W"
     assert block(torch.randn(1, 8, 5, 6)).shape == (1, 24, 5, 6)
-
-
-def test_implicit_knowledge_starts_near_doing_nothing() -> None:
-    torch.manual_seed(0)
-    for layer, mean in ((ImplicitAdd(4096), 0.0), (ImplicitMultiply(4096), 1.0)):
-        assert layer.value.shape == (1, 4096, 1, 1)
-        assert layer.value.mean().item() == pytest.approx(mean, abs=2e-3)
-        assert layer.value.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 @pytest.mark.parametrize("num_classes", [1, 20])

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from cloverleaf.errors import CheckpointError, suggest
+from cloverleaf.layers.implicit import Placements
 from cloverleaf.models.catalog import empty_detector, find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.weights.importers import gold_yolo, revcol, yolor_darknet, yolor_yaml, yolov7
-from cloverleaf.weights.importers.family import Family
+from cloverleaf.weights.importers.family import Family, Layout
 from cloverleaf.weights.strict import Shape, check_fit, fill_detector
 
 FAMILIES: tuple[Family, ...] = (yolov7, gold_yolo, revcol, yolor_darknet, yolor_yaml)
@@ -66,7 +67,7 @@ def export_state_dict(model: Detector) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the family has no published names, or they cannot express this model.
     """
-    return find_family(model.spec).layout(model.current_spec()).to_published(model)
+    return _layout(model.current_spec()).to_published(model)
 
 
 def published_shapes(spec: DetectorSpec) -> dict[str, Shape]:
@@ -75,7 +76,7 @@ def published_shapes(spec: DetectorSpec) -> dict[str, Shape]:
     Raises:
         CheckpointError: the family has no published names, or they cannot express this model.
     """
-    return _shapes(find_family(spec).layout(spec).to_published(empty_detector(spec)))
+    return _shapes(_layout(spec).to_published(empty_detector(spec)))
 
 
 def describe(what: str, state: Mapping[str, Tensor]) -> DetectorSpec | None:
@@ -86,6 +87,18 @@ def describe(what: str, state: Mapping[str, Tensor]) -> DetectorSpec | None:
     """
     shapes = _shapes(state)
     return next((family.describe(what, shapes) for family in FAMILIES if family.is_like(shapes)), None)
+
+
+def _layout(spec: DetectorSpec) -> Layout:
+    """That of the family; refuses implicit knowledge that is no part of any released model."""
+    for part in (spec.neck, spec.head):
+        if isinstance(getattr(part, "implicit", None), Placements):
+            raise CheckpointError(
+                f"this {spec.name} cannot be written with published names",
+                "released models have implicit knowledge around the last convolutions of anchor heads only",
+                "use cloverleaf.save, which keeps everything, or deploy the model first, which folds it away",
+            )
+    return find_family(spec).layout(spec)
 
 
 def find_family(spec: DetectorSpec) -> Family:

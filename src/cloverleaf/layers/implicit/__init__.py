@@ -19,9 +19,7 @@ A *modelling* makes a constant g of learned numbers, an *operator* combines it w
 from cloverleaf.layers.implicit.alignment import Aligned, align_block, fold_alignment
 from cloverleaf.layers.implicit.folding import absorbed, fold_into_next, fold_into_previous
 from cloverleaf.layers.implicit.modellings import (
-    ImplicitAdd,
     ImplicitFactorisation,
-    ImplicitMultiply,
     ImplicitNetwork,
     ImplicitVector,
     implicit_module,
@@ -54,9 +52,7 @@ __all__ = [
     "RELEASED",
     "Aligned",
     "Implicit",
-    "ImplicitAdd",
     "ImplicitFactorisation",
-    "ImplicitMultiply",
     "ImplicitNetwork",
     "ImplicitOptions",
     "ImplicitVector",

@@ -33,20 +33,6 @@ class ImplicitVector(Implicit):
         return self.value.flatten()
 
 
-class ImplicitAdd(ImplicitVector):
-    """x + z."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(ImplicitOptions(operator="add"), channels)
-
-
-class ImplicitMultiply(ImplicitVector):
-    """x z."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(ImplicitOptions(operator="multiply"), channels)
-
-
 class ImplicitNetwork(Implicit):
     """g = act(W z + b): all numbers depend on one prior.
 
