@@ -96,6 +96,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     norms_folded = {key: value for key, value in state.items() if "BatchNorm2d" not in key}
     with pytest.raises(CheckpointError, match="norms are folded and its implicit knowledge is not"):
         import_state_dict("yolor-p6-darknet", norms_folded)
+    (tmp_path / "yolov4-csp.weights").write_bytes(bytes((0, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0)) + bytes(100))
+    with pytest.raises(CheckpointError, match="a file of darknet"):
+        import_checkpoint(tmp_path / "yolov4-csp.weights")
 
 
 @pytest.mark.parametrize(

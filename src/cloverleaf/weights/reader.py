@@ -18,6 +18,7 @@ from cloverleaf.weights.torch_file.values import UNUSUAL, Record, TensorRef, Unr
 
 FileKind = Literal["zip", "legacy", "safetensors"]
 _MAX_NAMES = 10_000
+_DARKNET = bytes((0, 0, 0, 0, 2, 0, 0, 0))  # version 0.2
 _ENTRIES = ("ema", "state_dict_ema", "model", "state_dict")  # averages first
 
 
@@ -104,6 +105,11 @@ def _kind(path: Path) -> FileKind:
         )
     if head.startswith((b"\x89HDF", b"ONNX", b"\x08")):
         raise Unreadable("it is no file of PyTorch (ONNX or HDF5?)", "import the .pt file that it was made from")
+    if path.suffix == ".weights" or head.startswith(_DARKNET):
+        raise Unreadable(
+            "it is a file of darknet, without names, classes and implicit knowledge",
+            "import the .pt file of the same model",
+        )
     beginning = shown(head[:40].decode("latin-1"))
     raise Unreadable(f"it is no checkpoint of PyTorch; it begins with {beginning!r}")
 
