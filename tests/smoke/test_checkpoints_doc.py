@@ -37,6 +37,8 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         official.write(tmp_path / file, official.stripped(module))
     distilled = official.published_state(cloverleaf.create_model("gold-yolo-n", head={"direct": True}))
     gold.write(tmp_path / "Gold_n_dist.pt", gold.released(gold.official_model(distilled)))
+    wavelets = official.published_state(cloverleaf.create_model("yolor-ssss-dwt"))
+    official.write(tmp_path / "yolor_s4_dwt.pt", official.stripped(official.official_model(wavelets)))
     columns = official.published_state(cloverleaf.create_model("revcol-pico", supervision="columns"))
     revcol.write(tmp_path / "revcol_tiny_1k.pth", revcol.classifier(columns))
     alone = {key: value for key, value in columns.items() if key.startswith(("stem", "subnet"))}
@@ -48,7 +50,7 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         result = CliRunner().invoke(app, words[1:] + QUICK * (words[1] == "train"), catch_exceptions=False)
         assert result.exit_code == 0, f"{command}\n{result.output}"
         said[command] = result.output
-    assert len(said) == 12
+    assert len(said) == 13
     first, printed = said[COMMANDS[0]], re.search(r"^```text\n(.*?)^```$", TEXT, re.M | re.S)
     assert printed is not None
     for ours, documented in zip(first.splitlines(), printed[1].splitlines(), strict=True):

@@ -43,7 +43,7 @@ def import_(
     half: Annotated[bool, typer.Option("--half", help="Store float16, which halves the file.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
 ) -> None:
-    """Read a published YOLOv7, Gold-YOLO or RevCol checkpoint and write it as Cloverleaf weights.
+    """Read a published YOLOv7, YOLOR, Gold-YOLO or RevCol checkpoint and write it as Cloverleaf weights.
 
     Nothing in FILE is executed. Every tensor must be accounted for, or nothing is written. A fused form is for
     inference only; the others can be trained further.
@@ -53,6 +53,8 @@ def import_(
         cloverleaf import yolov7.pt
 
         cloverleaf import yolov7_training.pt --model yolov7 -o start.safetensors --num-classes 3
+
+        cloverleaf import yolor-p6.pt -o yolor-p6.safetensors
 
         cloverleaf import gold_s.pt -o gold-yolo-s.safetensors
 
