@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import documented
 from cloverleaf.cli.main import app
 from cloverleaf.data.config import DataConfig
+from cloverleaf.data.procedural.make import make_shapes
 from cloverleaf.data.source import open_index
 from cloverleaf.deploy.export import export
 from cloverleaf.errors import ConfigError, DataError, ExportError
@@ -156,10 +158,10 @@ def test_predictions_carry_tags_and_embeddings() -> None:
         np.testing.assert_allclose(rows, found.embeddings, atol=1e-5)
 
 
-def _narrow(**head: Any) -> Any:
+def _narrow(num_classes: int = 2, **head: Any) -> Any:
     parts = {"backbone": {"width": 0.25}, "neck": {"width": 0.25}}
     options = {"num_tags": 4, "embedding_dim": 8, "boxes": {"type": "anchor", "width": 0.25}, **head}
-    model = create_model("elan-tiny+elan-pan+multi", num_classes=2, head=options, **parts)
+    model = create_model("elan-tiny+elan-pan+multi", num_classes=num_classes, head=options, **parts)
     with torch.no_grad():
         for key, value in model.state_dict().items():
             if value.is_floating_point() and "anchor" not in key:
@@ -273,3 +275,20 @@ def test_val_prints_every_task(weights: Path, dataset: Path, tmp_path: Path) -> 
     done = CliRunner().invoke(app, [*words, "-d", data, "--split", "train", "--json"], catch_exceptions=False)
     assert "has no tags, so these are not judged" in done.stderr
     assert "tag_mAP" not in json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("section", ["Judging", "Predicting", pytest.param("Exporting", marks=pytest.mark.slow)])
+def test_every_documented_command_runs(section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cloverleaf.predict.evaluation_files.draw_evaluation", lambda *_: None)  # drawn above
+    make_shapes(Path("shapes"), images=12, size=96)
+    index = open_index("shapes", "val")
+    facts = WeightsMetadata(class_names=index.names, tag_names=index.tag_names, image_size=96, task="multi")
+    model = _narrow(num_classes=len(index.names), num_tags=len(index.tag_names))
+    Path("runs/multi/weights").mkdir(parents=True)
+    save(model, Path("runs/multi/weights/best.safetensors"), metadata=facts)
+    text = documented.text_from("multi-task.md", section).split("\n## ")[0]
+    done: list[list[str]] = []
+    documented.run_commands(text, lambda words: words, done.append)
+    documented.run_snippets(text)
+    assert len(done) >= 2
