@@ -80,6 +80,7 @@ def test_without_a_recipe_the_data_choose_one_for_all(coco: Path, tmp_path: Path
         ("epochs: 2", "epoch: 2", ["study.yaml:4", "'epoch'", "'epochs'"]),
         ("name: tiny\n", "", ["name is missing"]),
         ("baseline: plain", "baseline: plan", ["study.yaml:6", "'plan'", "'plain'"]),
+        ("epochs: 2", "metric: AP5O\nepochs: 2", ["study.yaml:4", "'AP5O'", "'AP50'"]),
         ("seeds: [0, 1]", "seeds: [0, 0]", ["study.yaml:5", "twice"]),
         ("seeds: [0, 1]", "seeds: [0, -1]", ["study.yaml:5", "seeds.1", "greater than or equal to 0"]),
         ("seeds: [0, 1]", "seeds: []", ["study.yaml:5", "at least 1"]),

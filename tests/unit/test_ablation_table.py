@@ -88,6 +88,18 @@ def test_other_tasks_have_other_columns(results: Results) -> None:
     assert "mIoU seed 0" in line and "AP" not in line
 
 
+def test_several_tasks_have_their_metrics_and_one_of_them_leads(results: Results) -> None:
+    numbers = {"AP50": 0.3, "tag_mAP": None, "tag_F1": 0.5, "R1": 0.9, "R5": 1.0, "retrieval_mAP": 0.4}
+    runs = tuple(replace(run, metrics={**numbers, **run.metrics}) if run.metrics else run for run in results.runs)
+    several = replace(results, task="multi", runs=runs)
+    heading = "| variation | runs | {} | parameters (trained) |"
+    found = "tag mAP | tag F1 | R1 | R5 | retrieval mAP"
+    assert heading.format(f"AP | AP50 | {found}") in to_markdown(several, make_rows(several))
+    led = replace(several, metric="R1")
+    assert heading.format("R1 | AP | AP50 | tag mAP | tag F1 | R5 | retrieval mAP") in to_markdown(led, make_rows(led))
+    assert led.table.judged == "R1" and several.table.judged == "AP"
+
+
 def test_csv_holds_every_number(results: Results) -> None:
     lines = {line["variation"]: line for line in csv.DictReader(io.StringIO(to_csv(results, make_rows(results))))}
     assert float(lines["better"]["AP mean"]) == pytest.approx(0.604)

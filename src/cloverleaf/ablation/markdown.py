@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 
 from cloverleaf.ablation.cost import Cost
-from cloverleaf.ablation.metrics import TABLES
 from cloverleaf.ablation.results import PreparedResult, Results, RunResult
 from cloverleaf.ablation.rows import Row
 from cloverleaf.ablation.statistics import smallest_visible, unequal
@@ -45,7 +44,7 @@ def _setting(results: Results) -> str:
 
 
 def _means(results: Results, rows: Sequence[Row]) -> str:
-    metrics = TABLES[results.task].columns
+    metrics = results.table.columns
     headings = ["variation", "runs", *metrics.values(), "parameters (trained)", "GFLOPs", "latency, ms", "training"]
     lines = []
     for row in rows:
@@ -76,7 +75,7 @@ def _cost_cells(cost: Cost | None) -> list[str]:
 
 
 def _differences(results: Results, rows: Sequence[Row]) -> str:
-    headings, metrics = ["variation"], TABLES[results.task].columns
+    headings, metrics = ["variation"], results.table.columns
     for label in metrics.values():
         headings += [label, "outside the spread"]
     lines = []
@@ -94,7 +93,7 @@ def _differences(results: Results, rows: Sequence[Row]) -> str:
 
 
 def _curves(results: Results) -> str:
-    table = TABLES[results.task]
+    table = results.table
     label = table.columns[table.judged]
     return (
         f"![{label} after each epoch, mean and spread of the runs](curves.png)\n\n"
@@ -117,7 +116,7 @@ def _prepared(prepared: Sequence[PreparedResult]) -> str:
 
 def _runs(results: Results, rows: Sequence[Row]) -> str:
     """The metrics of each seed."""
-    metrics = TABLES[results.task].columns
+    metrics = results.table.columns
     seeds = sorted({run.seed for row in rows for run in row.runs})
     lines = []
     for row in rows:
@@ -138,7 +137,7 @@ def notes(results: Results, rows: Sequence[Row]) -> list[str]:
     """What the numbers are, and what they do not say."""
     found = ["Mean ± sample standard deviation over the runs (n - 1 in the denominator)."]
     cost = next((row.cost for row in rows if row.cost is not None), None)
-    table = TABLES[results.task]
+    table = results.table
     if cost is not None:
         found.append(f"Parameters and {table.flops}; in brackets the parameters that are trained.")
     if cost is not None and results.latency:
@@ -184,7 +183,7 @@ def notes(results: Results, rows: Sequence[Row]) -> list[str]:
 
 def _claims(results: Results, rows: Sequence[Row]) -> list[str]:
     """How differences are judged."""
-    table = TABLES[results.task]
+    table = results.table
     values = {row.name: row.values(table.judged) for row in rows}
     if len(rows) < 2:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloverleaf.models.spec import Task
 
@@ -26,6 +26,12 @@ class Table:
     def judged(self) -> str:
         """The metric that the picture and the curves show, as runs name it."""
         return next(iter(self.columns))
+
+    def led_by(self, metric: str) -> Table:
+        """The same with ``metric``, as runs name it, as the first column; as it is where that is empty."""
+        if not metric:
+            return self
+        return replace(self, columns={metric: self.columns[metric], **self.columns})
 
 
 _COUNTED = "GFLOPs (2 x multiply-accumulates) of the fused form"

@@ -10,6 +10,7 @@ from typing import Any
 
 from cloverleaf.ablation.check import Place, check_run, detector_spec
 from cloverleaf.ablation.items import Plan, Run, Variation, files_of
+from cloverleaf.ablation.metrics import TABLES
 from cloverleaf.ablation.prepare import Prepare, check_needs, check_use, preparations, stand_ins
 from cloverleaf.ablation.study import Lines, Study
 from cloverleaf.ablation.values import Section, Values, at, attempt, plain, refuse, take_references
@@ -74,6 +75,7 @@ def make_plan(
     opened = open_data(base)
     specs = {name: detector_spec(v[0], opened.train, _place(study, name, lines)) for name, v in resolved.items()}
     _check_task(resolved, study, lines)
+    _check_metric(study, base.task, lines)
     images = open_index(base.data.source, base.data.train_split) if study.prepare else None
     steps = Prepare(
         study, lines, prepared or {}, resolve, base, specs[study.baseline], len(images) if images else 0
@@ -185,6 +187,15 @@ def _check_task(resolved: Mapping[str, tuple[TrainConfig, Any]], study: Study, l
                 f"{study.baseline} is for --task {task}, and one table compares the same metrics",
                 "make two studies of it",
             )
+
+
+def _check_metric(study: Study, task: Task, lines: Lines) -> None:
+    known = TABLES[task].columns
+    if study.metric is not None and study.metric not in known:
+        raise ConfigError(
+            f"{lines.of('metric')}: no metric {study.metric!r}", f"tables of --task {task} do not have it",
+            suggest(study.metric, known),
+        )  # fmt: skip
 
 
 def _dataset(study: Study, config: TrainConfig, opened: TrainingData) -> dict[str, Any]:

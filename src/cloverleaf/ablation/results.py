@@ -17,7 +17,7 @@ from cloverleaf import __version__, atomic
 from cloverleaf.ablation.cost import Cost
 from cloverleaf.ablation.folder import Folder
 from cloverleaf.ablation.items import Plan, Run, run_name
-from cloverleaf.ablation.metrics import TABLES
+from cloverleaf.ablation.metrics import TABLES, Table
 from cloverleaf.ablation.prepare import preparations
 from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.errors import ConfigError
@@ -89,6 +89,7 @@ class Results:
         version: of this form.
         name, title, question, baseline, split: as in the study.
         val_split: the split that chose the best epochs.
+        metric: that comes first; the first of the task when empty.
         task: of all variations.
         model, recipe, epochs: of the baseline.
         variations: what each changes, in the order of the table.
@@ -109,6 +110,7 @@ class Results:
     split: str
     val_split: str
     task: Task = "detect"
+    metric: str = ""
     model: str
     recipe: str
     epochs: int
@@ -121,6 +123,11 @@ class Results:
     prepared: tuple[PreparedResult, ...] = ()
     environment: dict[str, Any]
 
+    @property
+    def table(self) -> Table:
+        """What the table shows."""
+        return TABLES[self.task].led_by(self.metric)
+
 
 _ADAPTER: TypeAdapter[Results] = TypeAdapter(Results)
 
@@ -131,10 +138,13 @@ def collect(folder: Folder, plan: Plan, costs: Mapping[str, Cost], latency: Mapp
     runs = []
     for variation in plan.variations:
         for seed in sorted({*plan.seeds, *folder.seeds(variation.name)}):
-            runs.append(read_run(folder, variation.name, seed, study.split, plan.val_split, plan.task))
+            runs.append(
+                read_run(folder, variation.name, seed, study.split, plan.val_split, plan.task, study.metric or "")
+            )
     return Results(
         name=study.name, title=study.title or study.name, question=study.question, baseline=study.baseline,
-        split=study.split, val_split=plan.val_split, task=plan.task, model=base.model.name, recipe=base.recipe,
+        split=study.split, val_split=plan.val_split, task=plan.task, metric=study.metric or "",
+        model=base.model.name, recipe=base.recipe,
         epochs=base.epochs, variations={v.name: v.changes for v in plan.variations}, shared=plan.shared,
         dataset=plan.dataset, costs=dict(costs), latency=dict(latency), runs=tuple(runs),
         prepared=_prepared(folder, plan, {*plan.seeds, *(run.seed for run in runs)}),
@@ -185,8 +195,10 @@ def reached(folder: Folder, run: Run) -> str | None:
     return f"{table.columns[table.judged]} {'-' if value is None else format(value, '.3f')}"
 
 
-def read_run(folder: Folder, variation: str, seed: int, split: str, val_split: str, task: Task) -> RunResult:
-    """What a run has left."""
+def read_run(
+    folder: Folder, variation: str, seed: int, split: str, val_split: str, task: Task, metric: str = ""
+) -> RunResult:
+    """What a run has left; its curve is that of ``metric``, or of the first of the task."""
     name = run_name(variation, seed)
     if reason := folder.reason(name):
         return RunResult(variation=variation, seed=seed, state="failed", reason=reason)
@@ -203,7 +215,7 @@ def read_run(folder: Folder, variation: str, seed: int, split: str, val_split: s
         variation=variation, seed=seed, state="complete", metrics=metrics,
         best_epoch=result.metrics["best_epoch"], epochs=result.metrics["epochs"],
         training_seconds=about["training_seconds"], cpus=about["cpus"], precision=about["precision"],
-        curve=_curve(folder.run_dir(name) / "results.csv", TABLES[task].judged),
+        curve=_curve(folder.run_dir(name) / "results.csv", TABLES[task].led_by(metric).judged),
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloverleaf.ablation.cost import Cost
-from cloverleaf.ablation.metrics import TABLES
 from cloverleaf.ablation.results import Results, RunResult
 from cloverleaf.ablation.statistics import Difference, Spread, compare, spread
 
@@ -47,7 +46,7 @@ def values_of(runs: Sequence[RunResult], metric: str) -> dict[int, float]:
 
 def make_rows(results: Results) -> list[Row]:
     """The rows, in the order of the study with the baseline first."""
-    metrics = TABLES[results.task].columns
+    metrics = results.table.columns
     runs = {name: tuple(run for run in results.runs if run.variation == name) for name in results.variations}
     differences = {
         metric: compare({name: values_of(own, metric) for name, own in runs.items()}, results.baseline)

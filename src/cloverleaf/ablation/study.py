@@ -52,6 +52,7 @@ class Study:
         model: catalog name or composition; short for `model.name` in `set`.
         epochs: short for `epochs` in `set`.
         split: the split whose numbers stand in the table.
+        metric: the column that comes first, and that picture and curves show; the first of the task when None.
         seeds: every variation is trained once with each.
         baseline: the variation that the others are compared with.
         set: values that all variations share, by dotted key or nested.
@@ -67,6 +68,7 @@ class Study:
     model: str | None = None
     epochs: Annotated[int, Field(ge=1, strict=True)] | None = None
     split: str = "val"
+    metric: str | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     baseline: str
     set: dict[str, Any] = Field(default_factory=dict)

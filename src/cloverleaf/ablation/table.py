@@ -10,7 +10,6 @@ from pathlib import Path
 
 from cloverleaf import atomic
 from cloverleaf.ablation.markdown import to_markdown
-from cloverleaf.ablation.metrics import TABLES
 from cloverleaf.ablation.results import Results
 from cloverleaf.ablation.rows import Row, make_rows
 from cloverleaf.ablation.statistics import spread
@@ -28,7 +27,7 @@ def write_table(results: Results, folder: Path, *, picture: bool = True) -> None
     atomic.write_text(folder / "curves.csv", curves_to_csv(results, rows, courses))
     if picture:
         draw(results, rows, folder / "table.png")
-        table = TABLES[results.task]
+        table = results.table
         plot_convergence(
             courses, folder / "curves.png", title=results.title,
             metric=f"{table.columns[table.judged]} on {results.val_split}",
@@ -45,7 +44,7 @@ def course_of(row: Row) -> Course:
 
 def curves_to_csv(results: Results, rows: Sequence[Row], courses: Sequence[Course]) -> str:
     """One line per variation and judged epoch; what is not known is empty."""
-    table = TABLES[results.task]
+    table = results.table
     label = table.columns[table.judged]
     seeds = sorted({run.seed for run in results.runs})
     names = ["variation", "epoch", "n", f"{label} mean", f"{label} sd", *(f"{label} seed {seed}" for seed in seeds)]
@@ -69,7 +68,7 @@ def to_csv(results: Results, rows: Sequence[Row]) -> str:
         line: dict[str, object] = {"variation": row.name}
         line["runs"] = sum(run.state == "complete" for run in row.runs)
         line["failed"] = sum(run.state == "failed" for run in row.runs)
-        for metric, label in TABLES[results.task].columns.items():
+        for metric, label in results.table.columns.items():
             own, difference = row.spreads[metric], row.differences.get(metric)
             line |= {f"{label} n": own.n, f"{label} mean": own.mean, f"{label} sd": own.sd}
             for seed in seeds:
@@ -97,7 +96,7 @@ def _plain(value: object) -> object:
 
 def draw(results: Results, rows: Sequence[Row], path: Path) -> None:
     """The picture of the table."""
-    table, bars = TABLES[results.task], []
+    table, bars = results.table, []
     judged, *others = table.columns
     for row in rows:
         found = row.differences.get(judged)

@@ -39,6 +39,7 @@ from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
+from cloverleaf.training.multi import advice as tag_advice
 from cloverleaf.training.phases import Phase, resolve_phases
 from cloverleaf.training.region_advice import region_advice
 from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
@@ -126,6 +127,8 @@ def fit(
             data.train, model.head.anchor_sides_px, model.head.detections, config.data.image_size
         ):
             say.print(f"note: {line}", highlight=False, markup=False)
+    for line in tag_advice(model, config):
+        say.print(f"note: {line}", highlight=False, markup=False)
     ema = EmaCallback(model, config.ema)
     task = _build_task(model, schedule, config, phases, runtime, world_size, teacher)
     judge = JudgeCallback(ema, data.val, config, loader.num_workers)

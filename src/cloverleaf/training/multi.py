@@ -114,6 +114,12 @@ def names_for(model: Detector, source: Detector, index: DetectionIndex) -> Mappi
     return {new + key.removeprefix(old) if key.startswith(old) else key: value for key, value in state.items()}
 
 
-def advice(config: TrainConfig) -> list[str]:
-    """What is to be said of augmentation that makes image tags less true."""
-    return []
+def advice(model: Detector, config: TrainConfig) -> list[str]:
+    """What is to be said of augmentation that leaves image tags unknown."""
+    spec, mosaic = model.spec.head, config.augment.mosaic
+    if not (isinstance(spec, MultiHeadSpec) and "tags" in learned_tasks(spec, config.loss.multi) and mosaic):
+        return []
+    return [
+        f"in a mosaic a tag is known only where all its images agree on it; with augment.mosaic = {mosaic:g} tags are "
+        "learned mostly from what is left (--set augment.mosaic=0 shows every image with its own)"
+    ]
