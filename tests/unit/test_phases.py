@@ -95,6 +95,7 @@ def test_phases_scale_with_the_epochs(epochs: int, ends: list[int]) -> None:
         (changed(strong={"augment": {"close_mosaic": 1}}), ["close_mosaic", "no effect"]),
         (changed(strong={"augment": {"mosaic": 0, "mixup": 0.2}}), ["phases.strong.augment.mixup", "no effect"]),
         (changed(strong={"augment": {}, "loss": {}, "schedule": {}}, first={"schedule": {}}), ["strong", "no effect"]),
+        ({**changed(), "augment": {"close_mosaic": 6}}, ["phases.strong.augment.mosaic9", "close_mosaic", "epoch 4"]),
         ({"schedule": {"span": "phase"}}, ["schedule.span", "no phases"]),
         ({"epochs": 4, "phases": [1, 2]}, ["phases"]),
     ],
@@ -216,7 +217,7 @@ def test_commands_and_file_of_the_document(shapes: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(fit, "fit", lambda config, **_: found.append(resolve_phases(config)))
     monkeypatch.chdir(tmp_path)
     run_commands(section, lambda words: [str(shapes) if word == "data.yaml" else word for word in words], print)
-    assert [phases.ends for phases in found] == [(8, 12), (67, 100), (100,)]
+    assert [phases.ends for phases in found] == [(8, 11, 12), (67, 90, 100), (100,)]
     assert found[1].values[1].augment.mixup == 0.3
     [text] = re.findall(r"^```yaml\n(.*?)^```$", section, re.M | re.S)
     assert resolve_phases(from_dict(yaml.safe_load(text))).ends == (40, 55, 60)
@@ -224,9 +225,13 @@ def test_commands_and_file_of_the_document(shapes: Path, tmp_path: Path, monkeyp
 
 def test_options_of_a_phase_that_do_not_fit_the_model(shapes: Path, tmp_path: Path) -> None:
     run, phases = tmp_path / "run", {"one": {"until": 1}, "two": {"until": 2, "loss": {"dense": {"cls": 2.0}}}}
-    with pytest.raises(CloverleafError, match=r"loss\.dense\.cls"):
+    with pytest.raises(CloverleafError, match=r"phase two: loss\.dense\.cls"):
         cloverleaf.train("yolov7-tiny", shapes, epochs=2, recipe="small", output=run, overrides={"phases": phases})
     assert not run.exists()
+    phases["two"] = {"until": 2, "augment": {"paste_in": 0.5}}
+    with pytest.raises(CloverleafError, match=r"phase two: augment\.paste_in"):
+        cloverleaf.train(task="instance", data=shapes, epochs=2, recipe="mask-rcnn", output=run,
+                         overrides={"phases": phases})  # fmt: skip
 
 
 def test_phases_cannot_change_on_resuming(shapes: Path, tmp_path: Path) -> None:

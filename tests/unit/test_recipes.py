@@ -66,7 +66,7 @@ def test_the_papers_two_phases():
     rates = [schedule.at(epoch * 1000 + 500).lr[1] / 0.01 for epoch in (4, 299, 300, 301, 449)]
     assert rates == pytest.approx([1.0, 0.2, 0.2, 0.4, 0.2], abs=2e-3)  # by the lag, 300 has the last rate of the first
     assert resolve_phases(update(recipe, {"epochs": 12})).ends == (8, 11, 12)
-    assert resolve_phases(get_recipe("small-two-phase")).ends == (67, 100)
+    assert resolve_phases(get_recipe("small-phases")).ends == (67, 90, 100)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

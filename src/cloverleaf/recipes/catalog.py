@@ -35,7 +35,7 @@ from cloverleaf.recipes.segmentation import (
 from cloverleaf.recipes.small import small
 from cloverleaf.recipes.yolor import (
     recipe_for,
-    small_two_phase,
+    small_phases,
     yolor_csp,
     yolor_finetune,
     yolor_p6,
@@ -69,7 +69,7 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
     "revcol-small": revcol_small,
     "revcol-tiny": revcol_tiny,
     "small": small,
-    "small-two-phase": small_two_phase,
+    "small-phases": small_phases,
     "uper-net": uper_net,
     "uper-net-160k": uper_net_160k,
     "yolor-csp": yolor_csp,

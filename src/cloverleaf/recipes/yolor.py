@@ -88,13 +88,18 @@ def yolor_p6_450() -> TrainConfig:
     )  # fmt: skip
 
 
-def small_two_phase() -> TrainConfig:
-    """The same idea on a few hundred images: as `small` for two thirds of the epochs, then stronger augmentation."""
+def small_phases() -> TrainConfig:
+    """The same idea on a few hundred images: as `small` for two thirds of the epochs, then stronger augmentation.
+
+    The last tenth is without mosaics, as in `small`, but as a phase, so that it scales with the number of epochs.
+    """
+    base = small()
     return replace(
-        small(), recipe="small-two-phase",
+        base, recipe="small-phases", augment=replace(base.augment, close_mosaic=0),
         phases={
             "calm": PhaseConfig(until=67, schedule={"span": "phase"}),
-            "strong": PhaseConfig(until=100, augment={"mosaic9": 0.3, "scale": 0.5, "mixup": 0.1}),
+            "strong": PhaseConfig(until=90, augment={"mosaic9": 0.3, "scale": 0.5, "mixup": 0.1}),
+            "final": PhaseConfig(until=100, augment={"mosaic": 0.0}),
         },
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
 from cloverleaf.training.multi import advice as tag_advice
-from cloverleaf.training.phases import Phase, resolve_phases
+from cloverleaf.training.phases import Phase, blamed, resolve_phases
 from cloverleaf.training.region_advice import region_advice
 from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
@@ -106,7 +106,8 @@ def fit(
     torch.manual_seed(config.seed)
     check_model(config)
     for phase in phases.values:
-        check_options(phase.of(config))
+        with blamed(phase):
+            check_options(phase.of(config))
     data = open_data(config)
     check_data(config, data.train, data.val)
     model = build_model(config, data.train, say)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -82,8 +84,19 @@ def resolve_phases(config: TrainConfig) -> ByEpoch[Phase]:
         first = found[-1].until if found else 0
         sections = {section: _section(config, name, phase, section) for section in ("augment", "loss", "schedule")}
         found.append(Phase(name, first, phase.until, **sections))  # type: ignore[arg-type]
-        _check_effect(found, phase)
+        _check_effect(found, phase, config.epochs)
     return ByEpoch(tuple(phase.until for phase in found), tuple(found))
+
+
+@contextmanager
+def blamed(phase: Phase) -> Iterator[None]:
+    """Says of a wrong option in which phase it stands; nothing where there are no phases."""
+    try:
+        yield
+    except ConfigError as error:
+        if not phase.name:
+            raise
+        raise ConfigError(f"phase {phase.name}: {error.what}", error.why, error.fix) from None
 
 
 def _section(config: TrainConfig, name: str, phase: PhaseConfig, section: str) -> Any:
@@ -130,13 +143,22 @@ def _check_overrides(name: str, phase: PhaseConfig) -> None:
         )  # fmt: skip
 
 
-def _check_effect(found: list[Phase], config: PhaseConfig) -> None:
+def _check_effect(found: list[Phase], config: PhaseConfig, epochs: int) -> None:
     """Refuse values of the last phase found that change nothing, and a phase that is as the one before."""
     phase = found[-1]
-    if not phase.augment.mosaic:
-        for key in _OF_MOSAICS:
-            if config.augment.get(key):
-                _no_effect(f"phases.{phase.name}.augment.{key}", "mosaics are off in this phase", "leave it out")
+    closed = epochs - phase.augment.close_mosaic
+    for key in ("mosaic", *_OF_MOSAICS):
+        if phase.first >= closed and config.augment.get(key):
+            _no_effect(
+                f"phases.{phase.name}.augment.{key}",
+                f"augment.close_mosaic = {phase.augment.close_mosaic} ends mosaics after epoch {max(closed, 0)}",
+                f"set augment.close_mosaic=0, or phases.{phase.name}.augment.{key}=0",
+            )
+        if key != "mosaic" and not phase.augment.mosaic and config.augment.get(key):
+            _no_effect(
+                f"phases.{phase.name}.augment.{key}", "mosaics are off in this phase",
+                "leave it out, or set it to 0",
+            )  # fmt: skip
     if len(found) == 1:
         return
     before = found[-2]
