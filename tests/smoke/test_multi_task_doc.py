@@ -26,7 +26,7 @@ def narrow(words: list[str]) -> list[str]:
     if words[0] == "data":
         return [word.replace("240", "32").replace("160", "64") for word in words]
     quick = ["--epochs", "1", "--image-size", "64", "--batch-size", "8", "--workers", "0", "--precision", "fp32"]
-    settings = NARROW if "--model" in words else []
+    settings = ["runtime.threads=1", *(NARROW if "--model" in words else [])]
     return [*words, *quick, *(part for option in settings for part in ("--set", option))]
 
 
@@ -64,7 +64,7 @@ def test_interrupted_and_resumed_equals_unbroken(folder: Path, monkeypatch: pyte
 
     def run(output: str, *, resume: bool = False) -> dict[str, torch.Tensor]:
         changes = ["loss.multi.balance=uncertainty", "runtime.deterministic=true", "data.workers=0", *NARROW]
-        changes += ["evaluation.interval=9"]
+        changes += ["evaluation.interval=9", "runtime.threads=1", "runtime.precision=fp32"]
         given = {} if resume else {"model": "yolov7-tiny", "data": "shapes", "task": "multi", "epochs": 2,
                                    "image_size": 64, "batch_size": 8, "overrides": changes}  # fmt: skip
         cloverleaf.train(output=output, resume=resume, **given)
