@@ -113,6 +113,7 @@ def test_models_without_implicit_knowledge_have_the_bias_prior(name: str) -> Non
         assert objectness.abs().max() <= level.project.in_channels**-0.5  # PyTorch's default
 
 
+@pytest.mark.slow
 def test_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny_datasets.write_yolo(tmp_path)
