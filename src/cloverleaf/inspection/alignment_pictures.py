@@ -54,9 +54,9 @@ def _matrices(facts: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     sides = facts.get("between_levels", {})
     found = []
     for key, text in _MATRICES.items():
-        pair = [np.array(sides[side][key], dtype=float) for side in ("before", "after") if sides]
-        if pair and any(np.isfinite(one[~np.eye(len(one), dtype=bool)]).any() for one in pair):
-            found.append((text, *pair))
+        before, after = (np.array(sides[side][key] if sides else [], dtype=float) for side in ("before", "after"))
+        if any(np.isfinite(one[~np.eye(len(one), dtype=bool)]).any() for one in (before, after) if len(one)):
+            found.append((text, before, after))
     return found
 
 
