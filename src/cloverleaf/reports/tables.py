@@ -39,7 +39,7 @@ def phases(config: dict[str, Any]) -> list[tuple[str, str, str]]:
     table, first = [], 1
     for name, phase in section(config, "phases").items():
         until = phase.get("until") if isinstance(phase, dict) else None
-        if not is_number(until):
+        if not isinstance(until, int):
             continue
         changed = [(key, section(phase, key)) for key in ("augment", "loss", "schedule")]
         values = ", ".join(f"{key}.{option} = {value}" for key, options in changed for option, value in options.items())
