@@ -75,7 +75,7 @@ def plot_losses_and_ap(
                 f"{best[at]:.3f}", (epochs[at], best[at]), (0, 6), textcoords="offset points", ha="center", fontsize=8
             )
         _line(right, epochs, _column(results, "lr"), colour=MUTED)
-        right.set_title("Learning rate at the end of the epoch")
+        right.set_title("Learning rate at the end of the epoch" if len(shown) < 3 else "Learning rate")
         _from_zero(right)
         for axis in (*axes, left, *others, right):
             axis.set_xlabel("epoch")
