@@ -22,7 +22,9 @@ def train(
         ),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="data.yaml, COCO JSON or folder.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training split; phases of the recipe scale with it.")
+    ] = None,
     image_size: Annotated[int | None, typer.Option(min=32, help="Side of the network input in pixels.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per iteration over all processes.")] = None,
     output: Annotated[

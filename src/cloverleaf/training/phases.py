@@ -83,7 +83,7 @@ def resolve_phases(config: TrainConfig) -> ByEpoch[Phase]:
         _check_overrides(name, phase)
         first = found[-1].until if found else 0
         sections = {section: _section(config, name, phase, section) for section in ("augment", "loss", "schedule")}
-        found.append(Phase(name, first, phase.until, **sections))  # type: ignore[arg-type]
+        found.append(Phase(name, first, phase.until, **sections))
         _check_effect(found, phase, config.epochs)
     return ByEpoch(tuple(phase.until for phase in found), tuple(found))
 
