@@ -158,8 +158,8 @@ class MultiCriterion(HeldHeadCriterion[MultiLossConfig, SharedHead]):
     def _as_weighed(self, items: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.config.balance != "fixed":
             return dict(items)
-        gains = {"tag": self.config.tags, "id": self.config.embeddings}
-        return {name: value * gains.get(name, self.config.boxes) for name, value in items.items()}
+        tasks = {"tag": "tags", "id": "embeddings"}
+        return {name: value * getattr(self.config, tasks.get(name, "boxes")) for name, value in items.items()}
 
     def _mean(self, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """This process's share of the mean over all processes, and the number that it is a mean of."""

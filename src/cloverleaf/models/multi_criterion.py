@@ -41,7 +41,7 @@ def multi_criterion(
             "say how many there are, or set loss.multi.embeddings=0",
         )  # fmt: skip
     usual = USUAL_GAINS[spec.boxes.type]
-    gains = {task: usual[task] if (given := getattr(config, task)) is None else given for task in TASKS}
+    gains: dict[str, Any] = {task: usual[task] if (given := getattr(config, task)) is None else given for task in TASKS}
     return MultiCriterion(replace(config, **gains), boxes=boxes, head=model.head, reduce=reduce)
 
 

@@ -186,7 +186,7 @@ def _for_boxes(head: Any) -> Any:
     if head.task != "detect":
         raise ConfigError(
             f"head.boxes = {head.type!r} is not possible", "it is not a head for boxes",
-            f"choose {' or '.join(name for name, spec in HEADS.items() if spec.task == 'detect')}",
+            f"choose {' or '.join(name for name, spec in HEADS.items() if getattr(spec, 'task', None) == 'detect')}",
         )  # fmt: skip
     return head
 

@@ -32,7 +32,7 @@ def with_several_tasks(model: ModelConfig) -> ModelConfig:
     head, kind = dict(model.head), model.head.get("type")
     if kind is None and find_spec(model.name).task == "detect":
         return replace(model, head={"type": "multi", **head})
-    if kind in parts.HEADS and parts.HEADS[kind].task == "detect":  # type: ignore[attr-defined]
+    if kind is not None and getattr(parts.HEADS.get(kind), "task", None) == "detect":
         return replace(model, head={"type": "multi", "boxes": head})
     return model
 
@@ -46,7 +46,7 @@ def for_dataset(spec: DetectorSpec, config: TrainConfig, index: DetectionIndex) 
     head = spec.head
     if not isinstance(head, MultiHeadSpec):
         return spec
-    found = {
+    found: dict[str, Any] = {
         "num_tags": len(index.tag_names) or None if head.tags else None,
         "num_identities": len(individuals(index)) if head.embeddings else 0,
         "log_variances": config.loss.multi.balance == "uncertainty",
