@@ -173,6 +173,13 @@ def _facts_table(metadata: WeightsMetadata | ExportMetadata) -> Any:
         if isinstance(value, dict):
             value = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in value.items())
         elif isinstance(value, tuple):
-            value = ", ".join(map(str, value))
+            value = _listed(value)
         table.add_row(key.replace("_", " "), str(value))
     return table
+
+
+def _listed(values: tuple[object, ...]) -> str:
+    """All values; of many numbers, such as those of the individuals in the training data, the ends and how many."""
+    if len(values) <= 100 or not all(isinstance(value, int) for value in values):
+        return ", ".join(map(str, values))
+    return f"{len(values)} from {values[0]} to {values[-1]}"
