@@ -68,8 +68,9 @@ def draw_run(
 
 def _objects(config: TrainConfig, model: Detector, val: DetectionIndex, judged: EvaluationResult, device: str) -> None:
     """What is found beside what is there: boxes, or masks where the model gives masks."""
-    of_boxes = isinstance(judged.metrics, InstanceMetrics | MultiMetrics)
-    metrics = judged.metrics.boxes if of_boxes else judged.metrics
+    metrics = judged.metrics
+    if isinstance(metrics, InstanceMetrics | MultiMetrics):
+        metrics = metrics.boxes
     assert isinstance(metrics, CocoMetrics)
     best = metrics.confidence
     confidence = max(best, LEAST_CONFIDENCE) if np.isfinite(best) else FALLBACK_CONFIDENCE
