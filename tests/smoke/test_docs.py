@@ -118,6 +118,7 @@ def documented_attributes() -> set[str]:
     from cloverleaf.models.metadata import WeightsMetadata
     from cloverleaf.predict.evaluate import EvaluationResult, Speed
     from cloverleaf.structures import Classification, Instances, LabelMap, Mask
+    from cloverleaf.tracking.options import Tracked
     from cloverleaf.training.finish import TrainResult
     from cloverleaf.weights.published import ImportedCheckpoint
 
@@ -125,7 +126,7 @@ def documented_attributes() -> set[str]:
     for cls in (
         Classification, cloverleaf.Detections, cloverleaf.Predictor, Detector, WeightsMetadata, EvaluationResult,
         ImportedCheckpoint, Speed, TrainResult, ExportResult, Parity, Instances, LabelMap, Mask, RegionHead,
-        PointRendHead, UperNetHead,
+        PointRendHead, UperNetHead, cloverleaf.Tracker, Tracked,
     ):  # fmt: skip
         names |= {name for name in (*vars(cls), *getattr(cls, "__annotations__", ())) if not name.startswith("_")}
     return names

@@ -12,10 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
+import documented
 from cloverleaf.data.mot import MotTable, mot_line, read_mot
 from cloverleaf.data.procedural import make_clips
 from cloverleaf.data.video_io import read_timed_frames, write_video
 from cloverleaf.errors import CloverleafError, ConfigError, DataError
+from cloverleaf.models.catalog import create_model
+from cloverleaf.models.metadata import WeightsMetadata
+from cloverleaf.predict.predictor import Predictor
 from cloverleaf.structures import Detections
 from cloverleaf.tracking.footage import open_footage
 from cloverleaf.tracking.job import TrackJob, TrackOutcome, run_tracks
@@ -23,6 +27,8 @@ from cloverleaf.tracking.options import TrackOptions
 from cloverleaf.tracking.scores import combined, score_tracks
 from cloverleaf.tracking.setup import parse_appearance
 from cloverleaf.tracking.tracker import Tracker, settled
+from cloverleaf.weights.format import save
+from multi_finder import MultiFinder
 
 NAMES = tuple(f"kind {k}" for k in range(16))
 FRAMES = 40
@@ -283,3 +289,41 @@ def test_wrong_use_is_refused_before_anything_is_written(
             oracle, [clips / "clip-01" / "clip-01.mp4"], TrackJob(folder, TrackOptions(), **change), lambda text: None
         )
     assert not list(folder.iterdir())
+
+
+def test_a_model_of_several_tasks_follows_by_its_embeddings(tmp_path: Path) -> None:
+    """Through a real video and predictor: two colours take turns in one place."""
+    colours = {0: (255, 255, 120), 1: (255, 120, 255)}
+    with write_video(tmp_path / "turns.mp4", (96, 96), 10) as write:
+        for k in range(36):
+            frame = np.full((96, 96, 3), 20, np.uint8)
+            if k % 12 >= 4:
+                frame[30:70, 20 + k : 60 + k] = colours[k // 12 % 2]
+            write(frame)
+    numbers = []
+    for options in (TrackOptions(), TrackOptions(appearance=0)):
+        predictor = Predictor(MultiFinder(), confidence=0.5, image_size=96)  # type: ignore[arg-type]
+        run_tracks(predictor, [tmp_path / "turns.mp4"], TrackJob(tmp_path, options, video=False), lambda text: None)
+        table = read_mot(tmp_path / "turns.txt")
+        numbers.append({int(frame - 1) // 12: int(one) for frame, one in zip(table.frames, table.ids, strict=True)})
+    assert numbers == [{0: 1, 1: 2, 2: 1}, {0: 1, 1: 1, 2: 1}]
+
+
+def test_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    head = {"boxes": {"type": "anchor", "width": 0.125}, "tags": False, "embedding_dim": 8}
+    narrow_parts = {"backbone": {"width": 0.125}, "neck": {"width": 0.125}, "head": head}
+    model = create_model("elan-tiny+elan-pan+multi", num_classes=16, **narrow_parts)
+    Path("runs/multi/weights").mkdir(parents=True)
+    facts = WeightsMetadata(class_names=NAMES, image_size=64, task="multi")
+    save(model, Path("runs/multi/weights/best.safetensors"), metadata=facts)
+
+    def narrow(words: list[str]) -> list[str]:
+        return [*words, "--clips", "2", "--frames", "4", "--size", "64"] if words[0] == "data" else words
+
+    done: list[list[str]] = []
+    documented.run_commands(documented.text_from("tracking.md", "Use"), narrow, done.append)
+    assert [words[1] for words in done] == ["data", "track", "track", "track"]
+    assert set(json.loads(Path("scored/scores.json").read_text())) == {"clip-01", "clip-02", "all"}
+    assert Path("runs/track/clip-01.mp4").is_file() and not Path("motion-only/clip-01.mp4").exists()
+    documented.run_snippets(documented.text_from("tracking.md", "From Python"))

@@ -39,11 +39,11 @@ class Likeness(BaseIoU):
     those of the tracks and of the detections. With w the weight of appearance, s the cosine that speaks neither for
     nor against, and c the cosine of the embeddings,
 
-        likeness = max((1 - w) * IoU + w * clip((c - s) / (1 - s), low, 1), 0)
+        likeness = (1 - w) * IoU + w * clip((c - s) / (1 - s), 0, 1)
 
-    and 0 between classes. Of a track that was seen a frame ago low is 0: motion is sure then, and a look that differs
-    may be that of something half hidden. Of others it is -1, and a look that differs is a veto. A place that was
-    predicted more than a second ago counts nothing: only the look brings such a track back. Where either has no
+    and 0 between classes. If a track was not seen a frame ago, c below s is a veto: the likeness is 0. Of one that was
+    seen it is none: motion is sure then, and a look that differs may be that of something half hidden. A place that
+    was predicted more than a second ago counts nothing: only the look brings such a track back. Where either has no
     embedding, and for weak detections, the likeness is the IoU (docs/fidelity.md).
     """
 
@@ -81,18 +81,19 @@ class Likeness(BaseIoU):
         missed = np.array([track.time_since_update for track in tracks])  # 1 of a track that was seen a frame ago
         likeness = sv.box_iou_batch(boxes_1, boxes_2) * (missed * self._seconds <= MOTION_MEMORY)[:, None]
         if self._options.appearance and found.embeddings is not None:
-            likeness = self._with_appearance(likeness, looks, found, np.where(missed > 1, -1, 0))
+            likeness = self._with_appearance(likeness, looks, found, missed > 1)
         if not self._options.across_classes:
             likeness = likeness * (np.array([look.label for look in looks])[:, None] == found.labels[None])
-        return np.maximum(likeness, 0)
+        return likeness
 
-    def _with_appearance(self, overlap: Numbers, looks: Sequence[Look], found: Detections, low: Numbers) -> Numbers:
-        """``(N, M)`` overlaps mixed with the likeness of the embeddings, which is at least ``low`` ``(N,)``."""
+    def _with_appearance(self, overlap: Numbers, looks: Sequence[Look], found: Detections, hidden: Numbers) -> Numbers:
+        """``(N, M)`` overlaps mixed with the likeness of the embeddings; ``hidden`` ``(N,)`` tracks can be refused."""
         assert found.embeddings is not None
         none = np.zeros(found.embeddings.shape[1])
         cosine = np.array([none if look.embedding is None else look.embedding for look in looks]) @ found.embeddings.T
         weight, same = self._options.appearance, self._options.same
-        mixed = (1 - weight) * overlap + weight * np.clip((cosine - same) / (1 - same), low[:, None], 1)
+        mixed = (1 - weight) * overlap + weight * np.clip((cosine - same) / (1 - same), 0, 1)
+        mixed = np.where(hidden[:, None] & (cosine < same), 0, mixed)
         strong = found.scores >= self._options.start
         known = np.array([look.embedding is not None for look in looks])
         return np.where(known[:, None] & strong[None], mixed, overlap)

@@ -214,6 +214,6 @@ def _lamp(rng: np.random.Generator, frames: int) -> npt.NDArray[np.float64]:
     """``(T, 3)`` factors of the light: exposure and colour drift, and once it steps."""
     time = np.arange(frames) / FPS
     exposure = rng.uniform(0.8, 1.0) * (1 + 0.15 * np.sin(time * rng.uniform(1, 3) + rng.uniform(0, 6.28)))
-    exposure *= np.where(np.arange(frames) >= rng.integers(frames // 3, frames), rng.choice([0.72, 1.2]), 1)
+    exposure *= np.where(np.arange(frames) >= rng.integers(frames // 3, frames), rng.choice([0.72, 1.1]), 1)
     warmth = 0.12 * np.sin(time * rng.uniform(0.5, 2) + rng.uniform(0, 6.28))
     return exposure[:, None] * np.stack([1 + warmth, np.ones(frames), 1 - warmth], axis=1)
