@@ -41,6 +41,7 @@ SHOWN_IMAGES = 6
 SHOWN_CLASSIFIED = 24  # of which half, if there are so many, were called wrongly
 FALLBACK_CONFIDENCE = 0.25  # where no threshold is best, because nothing was found
 LEAST_CONFIDENCE = 0.05  # a model that has learned little is best at a threshold that covers the pictures with boxes
+MOST_CONFIDENCE = 0.99  # scores of a model that has only begun to learn may all be 1, and no score is above that
 
 
 def draw_run(
@@ -73,7 +74,7 @@ def _objects(config: TrainConfig, model: Detector, val: DetectionIndex, judged: 
         metrics = metrics.boxes
     assert isinstance(metrics, CocoMetrics)
     best = metrics.confidence
-    confidence = max(best, LEAST_CONFIDENCE) if np.isfinite(best) else FALLBACK_CONFIDENCE
+    confidence = float(np.clip(best, LEAST_CONFIDENCE, MOST_CONFIDENCE)) if np.isfinite(best) else FALLBACK_CONFIDENCE
     most = config.evaluation.ap_detections if config.task == "instance" else None
     predictor = Predictor(
         model, confidence=confidence, image_size=config.data.image_size, device=device, max_detections=most
