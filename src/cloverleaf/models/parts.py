@@ -214,13 +214,17 @@ def invalid_value(prefix: str, error: ValidationError) -> ConfigError:
     return ConfigError(f"{prefix}{key} = {first['input']!r} is not valid", first["msg"], "correct the value")
 
 
+def _names(cls: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
 def _validated(part: str, cls: type, values: Mapping[str, Any]) -> Any:
-    known = [field.name for field in dataclasses.fields(cls)]
+    known = _names(cls)
     if values.get("implicit") and "implicit" not in known:
         raise ConfigError(
             f"model.{part}.implicit is not possible here", f"this {part} has no place where it could be folded away",
             "leave it out; necks with merges can have it, and the heads "
-            + ", ".join(name for name, head in HEADS.items() if "implicit" in head.__dataclass_fields__),
+            + ", ".join(name for name, head in HEADS.items() if "implicit" in _names(head)),
         )  # fmt: skip
     check_keys(part, values, known)
     if cls is MultiHeadSpec and "boxes" in values:

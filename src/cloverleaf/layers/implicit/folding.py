@@ -89,7 +89,8 @@ def absorbed(layer: Layer, *, before: nn.Module | None = None, after: Sequence[n
     Raises:
         ValueError: it cannot be folded: groups, or padding behind an addition or concatenation.
     """
-    weight, bias = layer.weight, layer.bias
+    weight: Tensor = layer.weight
+    bias: Tensor | None = layer.bias
     around = [module for module in (before, *after) if isinstance(module, Implicit)]
     if isinstance(layer, nn.Conv2d) and layer.groups > 1 and around:
         raise ValueError("implicit knowledge is not folded into convolutions with groups")

@@ -91,7 +91,7 @@ class ImplicitFactorisation(Implicit):
 
     def effective_coefficients(self) -> Tensor:
         """``(A,)``: c as the constraints leave it."""
-        c = self.coefficients
+        c: Tensor = self.coefficients
         if self.options.sparsity:
             c = c.sign() * (c.abs() - self.options.sparsity).relu()
         return c.relu() if self.options.non_negative else c
