@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cloverleaf.evaluation.chance import chance_precision
 from cloverleaf.evaluation.coco import finite_or_none
 
 RANKS = (1, 5, 10)
@@ -181,19 +182,15 @@ def _nothing() -> _Ranked:
 def _chances(gallery: Integers, matches: Integers) -> dict[str, Floats]:
     """What a gallery of g objects, m of them matches, gives each query in random order, in the mean.
 
-    None of the first k is a match with probability C(g - m, k) / C(g, k). The expected average precision is
-    (H + (m - 1) / (g - 1) (g - H)) / g with H the g-th harmonic number: the place of each match is uniform, and each of
-    the others is before it with equal probability.
+    None of the first k is a match with probability C(g - m, k) / C(g, k).
     """
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int(gallery.max(initial=0)) + 1))])[gallery]
     chances = {}
     for k in RANKS:
         drawn = np.arange(k)[None]
         left = (gallery - matches)[:, None] - drawn
         missed = np.where(left > 0, left / np.maximum(gallery[:, None] - drawn, 1), 0.0).prod(1)
         chances[f"R{k}"] = 1 - missed
-    others = np.where(gallery > 1, (matches - 1) / np.maximum(gallery - 1, 1), 0.0)
-    chances["retrieval_mAP"] = (harmonic + others * (gallery - harmonic)) / np.maximum(gallery, 1)
+    chances["retrieval_mAP"] = chance_precision(gallery, matches)
     return chances
 
 

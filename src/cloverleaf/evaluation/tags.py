@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloverleaf.evaluation.chance import chance_precision
 from cloverleaf.evaluation.coco import finite_or_none
 
 THRESHOLD = 0.5
@@ -43,16 +44,21 @@ class TagMetrics:
     threshold: float = THRESHOLD
 
     @property
+    def chance(self) -> Floats:
+        """``(T,)`` average precision to be expected of probabilities without sense; NaN for a tag that no image has."""
+        found = chance_precision(np.full(len(self.counts), self.images), self.counts)
+        return np.where(self.counts > 0, found, np.nan)
+
+    @property
     def values(self) -> dict[str, float]:
         """``tag_mAP``: mean average precision of the tags that occur; ``tag_F1``: micro F1; ``tag_F1_macro``: mean F1
-        of the tags that occur; ``tag_chance``: the mAP to be expected of probabilities without sense, which is the mean
-        share of the images that have a tag."""
+        of the tags that occur; ``tag_chance``: the mAP to be expected of probabilities without sense."""
         occurs = self.counts > 0
         return {
             "tag_mAP": _mean(self.ap[occurs]),
             "tag_F1": self.micro_f1,
             "tag_F1_macro": _mean(self.f1[occurs]),
-            "tag_chance": _mean(self.counts[occurs] / max(self.images, 1)),
+            "tag_chance": _mean(self.chance[occurs]),
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -58,8 +58,7 @@ def _draw_further(metrics: MultiMetrics, folder: Path) -> None:
     from cloverleaf.reports.multi import draw_rankings, plot_retrieval, plot_tag_precisions
 
     if (tags := metrics.tags) is not None:
-        chance = tags.counts / max(tags.images, 1)
-        plot_tag_precisions(tags.names, tags.ap, tags.f1, chance, folder / "tags.png")
+        plot_tag_precisions(tags.names, tags.ap, tags.f1, tags.chance, folder / "tags.png")
     found = metrics.retrieval
     if found is None or not found.all.queries:
         return

@@ -48,7 +48,7 @@ def plot_tag_precisions(
     Args:
         names: T names.
         ap, f1: (T,); NaN where undefined. Tags without average precision are left out, and beyond 60 the middle ones.
-        chance: (T,) share of the images that have the tag.
+        chance: (T,) average precision of guesses.
         path: the PNG to write.
     """
     order = [int(k) for k in np.argsort(-np.nan_to_num(ap), kind="stable") if np.isfinite(ap[k])]
