@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cloverleaf.data.mot import MotTable, read_mot
+from cloverleaf.data.mot import MotTable, mot_line, read_mot
 from cloverleaf.data.procedural import make_clips
 from cloverleaf.data.procedural.individuals import make_individuals
 from cloverleaf.data.video_io import read_timed_frames
@@ -83,6 +83,8 @@ def test_mot_files_survive_a_round_trip(tmp_path: Path) -> None:
     assert read_mot(path).scores.tolist() == [0.5, 1] and read_mot(path).classes.tolist() == [-1, -1]
     path.write_text("")
     assert len(read_mot(path)) == 0
+    path.write_text(mot_line(1, 1, [3, 4, 0.004, 7], 0.5))  # thinner than a line can say
+    assert read_mot(path).xywh.tolist() == [[3, 4, 0.01, 7]]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,9 @@ def test_mot_files_survive_a_round_trip(tmp_path: Path) -> None:
         ("0,1,0,0,5,5", "line 1 is out of range"),
         ("1,1,0,0,nan,5", "out of range"),
         ("1,1,0,0,0,5", "out of range"),
+        ("1e12,1,0,0,5,5", "frames are whole numbers from 1 to 10000000"),
+        ("1,1e30,0,0,5,5", "out of range"),
+        ("1,1,0,0,5,5,1,2.5,1", "classes whole numbers"),
         ("3,1,0,0,5,5\n3,1,9,9,5,5", "track 1 has two boxes in frame 3"),
     ],
 )

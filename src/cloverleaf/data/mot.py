@@ -14,6 +14,8 @@ from cloverleaf.errors import DataError
 
 UNKNOWN = -1  # class or visibility that a file does not give
 _FEWEST, _MOST = 6, 10
+_STEP = 0.01  # pixels
+_LAST_FRAME, _LARGEST = 10**7, 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,10 @@ class MotTable:
 def mot_line(
     frame: int, identity: int, xywh: Iterable[float], score: float, label: int = UNKNOWN, visibility: float = UNKNOWN
 ) -> str:
-    """One line: frame, id, left, top, width, height (to a hundredth of a pixel), score, class, visibility."""
-    box = [f"{value:.2f}".rstrip("0").rstrip(".") for value in xywh]
+    """One line: frame, id, left, top, width, height (hundredths of a pixel, sides at least one), score, class,
+    visibility."""
+    left, top, width, height = xywh
+    box = [f"{value:.2f}".rstrip("0").rstrip(".") for value in (left, top, max(width, _STEP), max(height, _STEP))]
     return ",".join([str(frame), str(identity), *box, f"{score:.5g}", str(label), f"{visibility:.4g}"])
 
 
@@ -104,12 +108,14 @@ def _parse(line: str, where: str) -> list[float]:
         numbers = [float(part) for part in parts]
     except ValueError as error:
         raise DataError(f"{where} is no row of numbers", str(error), f"wanted {wanted}") from error
-    if not np.isfinite(numbers).all() or numbers[0] < 1 or numbers[0] % 1 or numbers[1] % 1 or min(numbers[4:6]) <= 0:
-        raise DataError(
-            f"{where} is out of range: {line.strip()[:80]}",
-            "frames are whole numbers from 1, ids whole numbers, width and height above 0",
-            "correct the line",
-        )
     further: list[Any] = [1.0, UNKNOWN, UNKNOWN]
     given = numbers[6:7] if len(numbers) == _MOST else numbers[6:]
-    return [*numbers[:6], *given, *further[len(given) :]]
+    row = [*numbers[:6], *given, *further[len(given) :]]
+    whole = all(np.isfinite(row)) and max(map(abs, row)) < _LARGEST and not any(row[k] % 1 for k in (0, 1, 7))
+    if not whole or not 1 <= row[0] <= _LAST_FRAME or min(row[4:6]) <= 0:
+        raise DataError(
+            f"{where} is out of range: {line.strip()[:80]}",
+            f"frames are whole numbers from 1 to {_LAST_FRAME}, ids and classes whole numbers, sizes above 0",
+            "correct the line",
+        )
+    return row
