@@ -12,6 +12,7 @@ from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.style import Style
 
 Halving = Literal["conv", "split"]
+CspHalving = Literal["conv", "pooled-csp"]
 
 
 class SpaceToDepth(nn.Module):
@@ -101,8 +102,12 @@ class SplitDown(nn.Module):
         return torch.cat((self.stride(one), self.pooled(self.pool(other))), 1)
 
 
-def halving(kind: Halving, in_channels: int, out_channels: int, *, style: Style) -> nn.Module:
-    """``conv``: a 3x3 convolution of stride 2; ``split``: a `SplitDown`."""
-    if kind == "split":
-        return SplitDown(in_channels, out_channels, style=style)
-    return ConvNormAct(in_channels, out_channels, 3, 2, style=style)
+def halving(kind: Halving | CspHalving, in_channels: int, out_channels: int, *, style: Style) -> nn.Module:
+    """``conv``: a 3x3 convolution of stride 2; ``split``: a `SplitDown`; ``pooled-csp``: a `PooledDown` as DownC."""
+    match kind:
+        case "conv":
+            return ConvNormAct(in_channels, out_channels, 3, 2, style=style)
+        case "split":
+            return SplitDown(in_channels, out_channels, style=style)
+        case "pooled-csp":
+            return PooledDown(in_channels, out_channels, inner=in_channels, style=style)

@@ -13,7 +13,7 @@ from torch import nn
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.csp import ReversedCspBlock
 from cloverleaf.layers.csp_shared_norm import SharedNormReversedCspBlock, SharedNormSpp
-from cloverleaf.layers.downsample import PooledDown
+from cloverleaf.layers.downsample import CspHalving, halving
 from cloverleaf.layers.spp import SppCspc
 from cloverleaf.layers.style import Activation, NormEps, Style, scale_width
 from cloverleaf.necks.alignment import AlignableNeckSpec
@@ -55,7 +55,7 @@ class CspPanSpec(AlignableNeckSpec):
     norm: Norm = "separate"
     spp_mixes: Annotated[int, Field(ge=1, le=16)] = 1
     spp_order: Literal["largest-first", "itself-first"] = "largest-first"
-    downsample: Literal["conv", "pooled-csp"] = "conv"
+    downsample: CspHalving = "conv"
     activation: Activation = "silu"
     norm_eps: NormEps = 1e-3
     finest: Literal[4, 8] = 8
@@ -69,20 +69,14 @@ class CspPanSpec(AlignableNeckSpec):
         style = Style(activation=self.activation, norm_eps=self.norm_eps)
         levels = doubling_levels(self.type, features, self.finest)
         check_widths("channels", self.channels, levels)
-        wanted = self.channels or [c / 2 for c in levels.channels]
+        widths = tuple(scale_width(c, self.width) for c in self.channels or [c / 2 for c in levels.channels])
         neck = LateralAggregation(
-            levels, tuple(scale_width(c, self.width) for c in wanted),
+            levels, widths,
             pool=partial(
                 POOLS[self.norm], style=style, mixes=self.spp_mixes, largest_first=self.spp_order == "largest-first"
             ),
-            merge=partial(MERGES[self.norm], depth=self.depth, style=style),
-            shrink=partial(_down, self.downsample, style),
+            merge=lambda i: MERGES[self.norm](2 * widths[i], widths[i], depth=self.depth, style=style),
+            shrink=partial(halving, self.downsample, style=style),
             narrow=partial(ConvNormAct, style=style),
         )  # fmt: skip
         return self.aligned(neck, neck.down_merge)
-
-
-def _down(kind: str, style: Style, width: int, coarser: int) -> nn.Module:
-    if kind == "pooled-csp":
-        return PooledDown(width, coarser, inner=width, style=style)
-    return ConvNormAct(width, coarser, 3, 2, style=style)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cloverleaf.layers.conv import ConvNormAct
-from cloverleaf.layers.downsample import PooledDown
+from cloverleaf.layers.downsample import PooledDown, halving
 from cloverleaf.layers.elan import Elan, ElanForm, ExtendedElan, Taken, build_elan
 from cloverleaf.layers.planned import ConvKind
 from cloverleaf.layers.spp import CspSpp, SppCspc
 from cloverleaf.layers.style import Activation, Style, scale_width
 from cloverleaf.necks.alignment import AlignableNeckSpec
+from cloverleaf.necks.lateral_aggregation import LateralAggregation
 from cloverleaf.necks.levels import check_widths, doubling_levels
 from cloverleaf.structures import FeatureSpec
 
@@ -64,41 +66,32 @@ class ElanPanSpec(AlignableNeckSpec):
         return self.aligned(neck, neck.down_merge)
 
 
-class ElanPan(nn.Module):
-    """Features in, features of the same strides out; each level has seen all others.
+class ElanPan(LateralAggregation):
+    """A `LateralAggregation` of ELANs.
 
-    Top-down: the coarser map is narrowed, enlarged and merged with a lateral 1x1 of the finer one. Bottom-up: the
-    halved finer map is merged with the map of the way down. The maps of the way down follow the outputs for whoever
-    wants auxiliary heads; of an E-ELAN it is the last branch before merging.
+    The maps of the way down follow the outputs for whoever wants auxiliary heads; of an E-ELAN it is the last branch
+    before merging.
     """
 
     def __init__(self, spec: ElanPanSpec, features: FeatureSpec) -> None:
-        super().__init__()
-        features = doubling_levels(spec.type, features, spec.finest)
+        levels = doubling_levels(spec.type, features, spec.finest)
         style, form = Style(activation=spec.activation), ElanForm.of(spec.taken, spec.depth, spec.conv)
-        widths, hidden = _widths(spec, features)
-        chain = [scale_width(c * spec.chain) for c in hidden]
+        widths, hidden = _widths(spec, levels)
 
-        def merges(levels: range) -> nn.ModuleList:
-            return nn.ModuleList(
-                build_elan(
-                    spec.groups, 2 * widths[i], hidden[i], widths[i], form=form, style=style,
-                    chain_width=chain[i],
-                )
-                for i in levels
+        def merge(i: int) -> nn.Module:
+            return build_elan(
+                spec.groups, 2 * widths[i], hidden[i], widths[i], form=form, style=style,
+                chain_width=scale_width(hidden[i] * spec.chain),
             )  # fmt: skip
 
-        self.features = FeatureSpec(channels=widths, strides=features.strides, auxiliary=widths)
-        pool = CspSpp if spec.spp == "csp" else SppCspc
-        self.spp = pool(features.channels[-1], widths[-1], style=style)
-        # Index i of the lists below joins level i (finer) with level i + 1 (coarser).
-        steps = range(len(widths) - 1)
-        self.narrow = nn.ModuleList(ConvNormAct(widths[i + 1], widths[i], style=style) for i in steps)
-        self.lateral = nn.ModuleList(ConvNormAct(features.channels[i], widths[i], style=style) for i in steps)
-        self.down_merge = merges(steps)
-        self.reduce = nn.ModuleList(_down(spec.downsample, widths[i], widths[i + 1], style) for i in steps)
-        self.up_merge = merges(range(1, len(widths)))
-        self.enlarge = nn.Upsample(scale_factor=2, mode="nearest")
+        super().__init__(
+            levels, widths,
+            pool=partial(CspSpp if spec.spp == "csp" else SppCspc, style=style),
+            merge=merge,
+            shrink=partial(_down, spec.downsample, style),
+            narrow=partial(ConvNormAct, style=style),
+        )  # fmt: skip
+        self.features = replace(self.features, auxiliary=widths)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps ``(B, C_l, H_l, W_l)``, finest first -> maps of ``self.features``, finest first, auxiliary ones last."""
@@ -106,14 +99,10 @@ class ElanPan(nn.Module):
         pyramid = [self.spp(features[-1])]  # grows towards finer levels at its front
         auxiliary = [pyramid[0]]
         for i in reversed(range(len(self.lateral))):
-            coarse = self.enlarge(self.narrow[i](pyramid[0]))
-            merged, unmerged = _merge(self.down_merge[i], torch.cat((self.lateral[i](features[i]), coarse), 1))
+            merged, unmerged = _merge(self.down_merge[i], self.met(i, features[i], pyramid[0]))
             pyramid.insert(0, merged)
             auxiliary.insert(0, unmerged)
-        outputs = [pyramid[0]]
-        for i, (reduce, merge) in enumerate(zip(self.reduce, self.up_merge, strict=True)):
-            outputs.append(merge(torch.cat((reduce(outputs[-1]), pyramid[i + 1]), 1)))
-        return (*outputs, *auxiliary)
+        return (*self.way_up(pyramid), *auxiliary)
 
 
 def _merge(elan: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,14 +115,10 @@ def _merge(elan: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return merged, merged
 
 
-def _down(kind: Downsample, width: int, coarser: int, style: Style) -> nn.Module:
-    match kind:
-        case "conv":
-            return ConvNormAct(width, coarser, 3, 2, style=style)
-        case "pooled-conv":
-            return PooledDown(width, coarser, inner=coarser // 2, style=style)
-        case "pooled-csp":
-            return PooledDown(width, coarser, inner=width, style=style)
+def _down(kind: Downsample, style: Style, width: int, coarser: int) -> nn.Module:
+    if kind == "pooled-conv":
+        return PooledDown(width, coarser, inner=coarser // 2, style=style)
+    return halving(kind, width, coarser, style=style)
 
 
 def _widths(spec: ElanPanSpec, features: FeatureSpec) -> tuple[tuple[int, ...], list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,14 @@ class LateralAggregation(nn.Module):
         levels: what is given, strides doubling.
         widths: of the outputs, finest first.
         pool: for the coarsest map, from its width to that of the output.
-        merge: of a concatenation.
+        merge: of two maps of a level, concatenated: its number, finest first, to a module that keeps the level's width.
         shrink: a map to half its size and the width of the coarser level.
         narrow: to the width of a finer level, of the coarser map before it is enlarged and of the lateral one.
     """
 
     def __init__(
-        self, levels: FeatureSpec, widths: tuple[int, ...], *, pool: MakeModule, merge: MakeModule, shrink: MakeModule,
-        narrow: MakeModule,
+        self, levels: FeatureSpec, widths: tuple[int, ...], *, pool: MakeModule, merge: Callable[[int], nn.Module],
+        shrink: MakeModule, narrow: MakeModule,
     ) -> None:  # fmt: skip
         super().__init__()
         self.features = FeatureSpec(channels=widths, strides=levels.strides)
@@ -37,9 +37,9 @@ class LateralAggregation(nn.Module):
         steps = range(len(widths) - 1)
         self.narrow = nn.ModuleList(narrow(widths[i + 1], widths[i]) for i in steps)
         self.lateral = nn.ModuleList(narrow(levels.channels[i], widths[i]) for i in steps)
-        self.down_merge = nn.ModuleList(merge(2 * widths[i], widths[i]) for i in steps)
+        self.down_merge = nn.ModuleList(merge(i) for i in steps)
         self.reduce = nn.ModuleList(shrink(widths[i], widths[i + 1]) for i in steps)
-        self.up_merge = nn.ModuleList(merge(2 * widths[i + 1], widths[i + 1]) for i in steps)
+        self.up_merge = nn.ModuleList(merge(i + 1) for i in steps)
         self.enlarge = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -47,8 +47,15 @@ class LateralAggregation(nn.Module):
         features = features[-len(self.features) :]
         pyramid = [self.spp(features[-1])]  # grows towards finer levels at its front
         for i in reversed(range(len(self.lateral))):
-            coarse = self.enlarge(self.narrow[i](pyramid[0]))
-            pyramid.insert(0, self.down_merge[i](torch.cat((self.lateral[i](features[i]), coarse), 1)))
+            pyramid.insert(0, self.down_merge[i](self.met(i, features[i], pyramid[0])))
+        return self.way_up(pyramid)
+
+    def met(self, i: int, feature: Tensor, coarser: Tensor) -> Tensor:
+        """What is merged on the way down: level ``i`` of the input, and the coarser map at its size."""
+        return torch.cat((self.lateral[i](feature), self.enlarge(self.narrow[i](coarser))), 1)
+
+    def way_up(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs, of the maps of the way down; both finest first."""
         outputs = [pyramid[0]]
         for i, (reduce, merge) in enumerate(zip(self.reduce, self.up_merge, strict=True)):
             outputs.append(merge(torch.cat((reduce(outputs[-1]), pyramid[i + 1]), 1)))
