@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -66,6 +67,35 @@ def test_vectors_start_as_published() -> None:
         assert value.std().item() == pytest.approx(0.02, rel=0.05)
     rows = implicit_module(ImplicitOptions(operator="inner", rows=6), 24).constant()
     torch.testing.assert_close(rows @ rows.T, torch.eye(6), rtol=0, atol=0.3)  # a projection that keeps lengths
+
+
+@pytest.mark.parametrize(
+    ("name", "neck", "head"),
+    [
+        (
+            "yolov7-tiny", {"align": "gate"},
+            {"align": "add", "refine": "multiply", "anchor": "multiply", "offset": {"modelling": "factorisation"}},
+        ),
+        ("csp-tiny+fpn+dense", {"align": {"operator": "add", "modelling": "network"}}, {"refine": "add"}),
+        ("csp-tiny+none+classify", None, {"task": "inner"}),
+        ("csp-tiny+c2f-pan+multi", None, {"task": "add"}),
+    ],
+)  # fmt: skip
+def test_all_else_starts_as_without(name: str, neck: Any, head: Any) -> None:
+    """Pairs of runs with the same seed differ in implicit knowledge alone, which starts anywhere differently."""
+    kept, own, after = [], [], []
+    for implicit in (({"implicit": neck} if neck else {}, head), ({}, {"task": None} if "multi" in name else None)):
+        torch.manual_seed(5)
+        options = {"neck": implicit[0], "head": {"implicit": implicit[1]}}
+        model = create_model(name, num_classes=3, backbone=TINY["backbone"], **options)
+        mine = {id(p): p for module in model.modules() if isinstance(module, Implicit) for p in module.parameters()}
+        own.append([p for p in mine.values() if p.dim() > 1])
+        kept.append([p for p in model.parameters() if id(p) not in mine])
+        after.append(torch.rand(1))
+    assert len(own[0]) > len(own[1]) and after[0] == after[1]
+    assert all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
+    starts = [(p.detach() - p.detach().mean()).flatten()[:2].tolist() for p in own[0]]
+    assert all(a != b for a, b in itertools.combinations(starts, 2))
 
 
 @torch.no_grad()

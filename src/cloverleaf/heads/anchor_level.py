@@ -86,6 +86,6 @@ def anchor_level(
     project = nn.Conv2d(width_behind(align, wide), outputs, 1)
     return AnchorLevel(
         stem, project, align=align, refine=maybe_implicit(wanted.refine, outputs),
-        anchor=maybe_implicit(wanted.anchor, outputs, knowledge.sides),
-        offset=maybe_implicit(wanted.offset, outputs, knowledge.centre),
+        anchor=maybe_implicit(wanted.anchor, outputs, knowledge.sides, nth=1),
+        offset=maybe_implicit(wanted.offset, outputs, knowledge.centre, nth=2),
     )  # fmt: skip

@@ -87,14 +87,14 @@ class DenseLevel(nn.Module):
         self.class_conv = ConvNormAct(channels, channels, 3, style=style)
         self.box_conv = ConvNormAct(channels, channels, 3, style=style)
         held = spec.implicit or NONE
-        self.align_classes, self.align_boxes = (maybe_implicit(held.align, channels) for _ in range(2))
+        self.align_classes, self.align_boxes = (maybe_implicit(held.align, channels, nth=nth) for nth in range(2))
         aligned = width_behind(self.align_classes, channels)
         self.classes = _projection(aligned, num_classes, -math.log((1 - _PRIOR) / _PRIOR))
         self.distances = _projection(aligned, 4 * spec.bins, 1.0)
         self.direct = _projection(aligned, 4, 1.0) if spec.direct else None
         self.refine_classes = maybe_implicit(held.refine, num_classes)
-        self.refine_distances = maybe_implicit(held.refine, 4 * spec.bins)
-        self.refine_direct = maybe_implicit(held.refine if spec.direct else None, 4)
+        self.refine_distances = maybe_implicit(held.refine, 4 * spec.bins, nth=1)
+        self.refine_direct = maybe_implicit(held.refine if spec.direct else None, 4, nth=2)
         aided = num_anchors > 0
         self.aided_classes = (
             _projection(channels, num_anchors * num_classes, -math.log((1 - _PRIOR) / _PRIOR)) if aided else None

@@ -37,12 +37,19 @@ class AlignableNeckSpec:
         """``neck`` with implicit knowledge in ``merges``, parts of it, as `implicit` wants.
 
         Raises:
-            ConfigError: a merge does not end in one convolution, so that it could not be folded away.
+            ConfigError: a merge does not end in one convolution, so that it could not be folded away; or there is none.
         """
         if self.implicit is None or self.implicit.align is None:
             return neck
-        for merge in merges:
-            if not align_block(merge, self.implicit.align):
+        merges = tuple(merges)
+        if not merges:
+            raise ConfigError(
+                "model.neck.implicit.align has no effect here",
+                f"neck {self.type!r} is given a single map, so it merges nothing",
+                "leave it out, or choose a backbone with maps of several strides",
+            )
+        for nth, merge in enumerate(merges):
+            if not align_block(merge, self.implicit.align, nth=nth):
                 raise ConfigError(
                     f"model.neck.implicit.align does not fit this form of neck {self.type!r}",
                     f"its merges ({type(merge).__name__}) do not end in one convolution, into which it could be folded",

@@ -56,22 +56,22 @@ def last_convolution(block: nn.Module) -> ConvNormAct | RepConv | None:
     return None
 
 
-def align_block(block: nn.Module, options: ImplicitOptions) -> bool:
+def align_block(block: nn.Module, options: ImplicitOptions, *, nth: int = 0) -> bool:
     """Put implicit knowledge between norm and activation of the last convolution of ``block``, which is changed.
 
-    Behind a bare convolution, where a sequence ends in one.
+    Behind a bare convolution, where a sequence ends in one. ``nth`` as in `implicit_module`.
 
     Returns:
         False where the block does not end in one such convolution; nothing is changed then.
     """
     conv = last_convolution(block)
     if conv is None and isinstance(block, nn.Sequential) and len(block) and isinstance(block[-1], nn.Conv2d):
-        block.append(implicit_module(options, block[-1].out_channels))
+        block.append(implicit_module(options, block[-1].out_channels, nth=nth))
         return True
     if conv is None:
         return False
     norm = conv.norm if isinstance(conv, ConvNormAct) else conv.dense_norm
-    conv.act = Aligned(implicit_module(options, norm.num_features), conv.act)
+    conv.act = Aligned(implicit_module(options, norm.num_features, nth=nth), conv.act)
     return True
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -110,19 +112,46 @@ _MODULES: Mapping[Modelling, type[Implicit]] = {
 }
 
 
-def implicit_module(options: ImplicitOptions, channels: int, only: Sequence[int] | None = None) -> Implicit:
-    """The module of ``options`` for maps of ``channels``; ``only`` as in `Implicit`."""
-    return _MODULES[options.modelling](options, channels, only)
+def implicit_module(
+    options: ImplicitOptions, channels: int, only: Sequence[int] | None = None, *, nth: int = 0
+) -> Implicit:
+    """A fresh module.
+
+    Its random numbers follow from the state of PyTorch's generator, which stays as it is: the rest of a model starts
+    from the same seed with the same weights, whether there is implicit knowledge or not, so that both can be compared
+    seed by seed. Only a layer that it makes wider or narrower draws more or less, and what follows draws differently.
+
+    Args:
+        options: operator and modelling.
+        channels: of the maps.
+        only: as in `Implicit`.
+        nth: its number among modules between which nothing is drawn, so that they start differently.
+    """
+    with _own_draws(nth):
+        return _MODULES[options.modelling](options, channels, only)
 
 
-def maybe_implicit(options: ImplicitOptions | None, channels: int, only: Sequence[int] | None = None) -> nn.Module:
+def maybe_implicit(
+    options: ImplicitOptions | None, channels: int, only: Sequence[int] | None = None, *, nth: int = 0
+) -> nn.Module:
     """As `implicit_module`; without options `nn.Identity`."""
-    return nn.Identity() if options is None else implicit_module(options, channels, only)
+    return nn.Identity() if options is None else implicit_module(options, channels, only, nth=nth)
 
 
 def width_behind(module: nn.Module, channels: int) -> int:
     """Channels behind what `maybe_implicit` gave for ``channels``."""
     return module.out_channels if isinstance(module, Implicit) else channels
+
+
+@contextmanager
+def _own_draws(nth: int) -> Iterator[None]:
+    """Inside, PyTorch's generator is seeded by its own state and ``nth``; afterwards it goes on as before."""
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(zlib.crc32(state.numpy().tobytes(), nth))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
 
 
 def _start(module: Implicit) -> Tensor:
