@@ -164,9 +164,10 @@ class Detector(nn.Module):
 
         Normalisation and the branches of re-parameterisable blocks stay. A model without them is copied as it is.
         """
-        deployed = copy.deepcopy(self).eval()
+        deployed = copy.deepcopy(self)
         deployed.head.deploy()
         fold_alignment(deployed.neck)
+        deployed.eval()  # also what folding has made
         deployed.supervision = None
         deployed.spec = self.spec.as_deployed() if not self.spec.fused else self.spec
         return deployed
