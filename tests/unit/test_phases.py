@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cloverleaf.errors import CloverleafError, ConfigError
 from cloverleaf.recipes.resolve import resolve
 from cloverleaf.structures import ByEpoch
 from cloverleaf.training import fit
-from cloverleaf.training.config import OptimizerConfig, TrainConfig
+from cloverleaf.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from cloverleaf.training.config_io import from_dict, read_config, update, write_config
 from cloverleaf.training.phases import resolve_phases
 from cloverleaf.training.schedule import Schedule
@@ -97,6 +98,7 @@ def test_phases_scale_with_the_epochs(epochs: int, ends: list[int]) -> None:
         (changed(strong={"augment": {}, "loss": {}, "schedule": {}}, first={"schedule": {}}), ["strong", "no effect"]),
         ({**changed(), "augment": {"close_mosaic": 6}}, ["phases.strong.augment.mosaic9", "close_mosaic", "epoch 4"]),
         ({"schedule": {"span": "phase"}}, ["schedule.span", "no phases"]),
+        (changed(final={"schedule": {"span": "phase"}}), ["phases.final.schedule.span", "ends with the run"]),
         ({"epochs": 4, "phases": [1, 2]}, ["phases"]),
     ],
 )  # fmt: skip
@@ -109,6 +111,12 @@ def test_refused_before_training(values: dict[str, Any], words: list[str]) -> No
 def test_too_few_epochs_for_the_phases() -> None:
     with pytest.raises(ConfigError, match="2 for 3 phases"):
         update(from_dict(THREE), {"epochs": 2})
+
+
+@pytest.mark.parametrize(("until", "words"), [(4, "until = 4 is out of order"), (0, "has no end")])
+def test_scaling_hides_no_wrong_end(until: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        resolve_phases(update(from_dict(changed(strong={"until": until})), {"epochs": 20}))
 
 
 def test_rate_follows_the_phase() -> None:
@@ -129,6 +137,18 @@ def test_rate_follows_the_phase() -> None:
             assert rate(epoch, run) == rate(epoch, expected)
         else:
             assert rate(epoch, run) < rate(epoch, whole)
+
+
+def test_a_phase_that_decays_after_the_warm_up() -> None:
+    """Its curve ends with it all the same."""
+    usual = ScheduleConfig(decay_after_warmup=True, update="epoch-exact", warmup_epochs=2, warmup_min_iterations=0)
+    phases = ByEpoch((5, 10), (replace(usual, span="phase"), usual))
+    run, alone, whole = (
+        Schedule(usual, OptimizerConfig(), epochs, 4, 64, phases=of_run)
+        for epochs, of_run in ((10, phases), (5, None), (10, None))
+    )
+    assert [run.at(4 * epoch) for epoch in range(5)] == [alone.at(4 * epoch) for epoch in range(5)]
+    assert [run.at(4 * epoch) for epoch in range(5, 10)] == [whole.at(4 * epoch) for epoch in range(5, 10)]
 
 
 @pytest.fixture(scope="module")

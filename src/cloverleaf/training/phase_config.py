@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -47,7 +48,8 @@ def scaled_to(phases: Mapping[str, PhaseConfig], epochs: int) -> dict[str, dict[
     """When the phases of a run end if it has so many epochs: in proportion, each at least one epoch long.
 
     Returns:
-        ``{name: {"until": ...}}``, to be laid over a configuration.
+        ``{name: {"until": ...}}``, to be laid over a configuration; nothing where an end is missing or out of order,
+        which scaling would hide.
 
     Raises:
         ConfigError: fewer epochs than phases.
@@ -59,10 +61,12 @@ def scaled_to(phases: Mapping[str, PhaseConfig], epochs: int) -> dict[str, dict[
             f"each of {', '.join(phases)} takes at least one",
             f"train for {len(ends)} epochs or more, or set phases=null",
         )
+    if any(end <= before for before, end in pairwise((0, *ends))):
+        return {}
     scaled: dict[str, dict[str, Any]] = {}
     before = 0
     for place, (name, end) in enumerate(zip(phases, ends, strict=True)):
-        wanted = int(end * epochs / max(ends[-1], 1) + 0.5)
+        wanted = int(end * epochs / ends[-1] + 0.5)
         before = min(max(wanted, before + 1), epochs - (len(ends) - 1 - place))
         scaled[name] = {"until": before}
     return scaled

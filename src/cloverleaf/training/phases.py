@@ -159,6 +159,10 @@ def _check_effect(found: list[Phase], config: PhaseConfig, epochs: int) -> None:
                 f"phases.{phase.name}.augment.{key}", "mosaics are off in this phase",
                 "leave it out, or set it to 0",
             )  # fmt: skip
+    if phase.until == epochs and config.schedule.get("span") == "phase":
+        _no_effect(
+            f"phases.{phase.name}.schedule.span = phase", "the last phase ends with the run", "leave it out",
+        )  # fmt: skip
     if len(found) == 1:
         return
     before = found[-2]

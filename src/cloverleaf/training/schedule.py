@@ -89,7 +89,7 @@ class Schedule:
         low = config.final_factor
         if self.config.decay_after_warmup:
             warmup = self.warmup_iterations / self.batches_per_epoch
-            progress, epochs = max(progress - warmup, 0.0), max(self.epochs - warmup, 1e-9)
+            progress, epochs = max(progress - warmup, 0.0), max(epochs - warmup, 1e-9)
         if config.kind == "linear":
             return max(1 - progress / max(epochs - 1, 1), 0.0) * (1 - low) + low
         return (1 - math.cos(math.pi * progress / epochs)) / 2 * (low - 1) + 1
