@@ -92,7 +92,8 @@ def _lists(features: FeatureSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
     [
         ({"stem": "conv"}, "stem_channels = .16, 24. does not fit stem 'conv'"),
         ({"depths": (1, 2)}, "channels has 4 widths and backbone.depths 2 numbers"),
-        ({"channels": (32,), "depths": (1,)}, "too few stages"),
+        ({"channels": (32,), "depths": (1,)}, "finest = 8 is the stride of no map.*have 4.*[Gg]ive more stages"),
+        ({"stem": "space-to-depth-8", "stem_channels": (), "finest": 4}, "have 8, 16, 32, 64.*finest=8"),
         ({"activation": "misch"}, "activation = 'misch' is not valid"),
         ({"norm_eps": 0}, "norm_eps = 0 is not valid"),
         ({"norm": "none"}, "norm = 'none' is not valid"),

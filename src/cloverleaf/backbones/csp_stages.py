@@ -14,7 +14,7 @@ from cloverleaf.errors import ConfigError
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.csp import Bottleneck, CspBlock
 from cloverleaf.layers.csp_shared_norm import SharedNormCspBlock
-from cloverleaf.layers.downsample import HaarWavelet, PooledDown, SpaceToDepth
+from cloverleaf.layers.downsample import CspHalving, HaarWavelet, SpaceToDepth, halving
 from cloverleaf.layers.style import Activation, NormEps, Style, scale_width
 from cloverleaf.structures import FeatureSpec
 
@@ -78,7 +78,7 @@ class CspStagesSpec:
     depths: tuple[Depth, ...] = (1, 2, 2, 1)
     transition: bool = True
     norm: Norm = "separate"
-    downsample: Literal["conv", "pooled-csp"] = "conv"
+    downsample: CspHalving = "conv"
     activation: Activation = "silu"
     norm_eps: NormEps = 1e-3
     finest: Literal[4, 8] = 8
@@ -114,7 +114,9 @@ class CspStages(nn.Module):
             block = BLOCKS[spec.norm](
                 outs[i] if halved else width, outs[i], spec.depths[i], transition=spec.transition, style=style
             )
-            self.add_module(name, nn.Sequential(_down(spec, width, outs[i], style), block) if halved else block)
+            if halved:
+                block = nn.Sequential(halving(spec.downsample, width, outs[i], style=style), block)
+            self.add_module(name, block)
             width = outs[i]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -143,12 +145,6 @@ def _stem(kind: Stem, widths: list[int], style: Style) -> nn.Sequential:
             return nn.Sequential(HaarWavelet(3), HaarWavelet(12), HaarWavelet(48))
 
 
-def _down(spec: CspStagesSpec, width: int, out: int, style: Style) -> nn.Module:
-    if spec.downsample == "pooled-csp":
-        return PooledDown(width, out, inner=width, style=style)
-    return ConvNormAct(width, out, 3, 2, style=style)
-
-
 def _strides(spec: CspStagesSpec) -> tuple[int, ...]:
     form = STEMS[spec.stem]
     return tuple(form.stride << (i + form.halved) for i in range(len(spec.channels)))
@@ -166,8 +162,9 @@ def _check(spec: CspStagesSpec) -> None:
             f"backbone.channels has {stages} widths and backbone.depths {len(spec.depths)} numbers",
             "both name one per stage", "give equally many",
         )  # fmt: skip
-    if sum(stride >= spec.finest for stride in _strides(spec)) < 1:
+    if spec.finest not in (strides := _strides(spec)):
         raise ConfigError(
-            f"backbone.channels = {spec.channels} are too few stages", f"no map has stride {spec.finest} or more",
-            "give more stages",
-        )  # fmt: skip
+            f"backbone.finest = {spec.finest} is the stride of no map",
+            f"those behind stem {spec.stem!r} have {', '.join(map(str, strides))}",
+            "give more stages" if strides[-1] < spec.finest else f"set backbone.finest={strides[0]}",
+        )
