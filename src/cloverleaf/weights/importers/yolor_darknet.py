@@ -8,20 +8,23 @@ from functools import cache
 
 from torch import Tensor
 
-from cloverleaf.backbones.csp_stages import CspStagesSpec
 from cloverleaf.errors import CheckpointError
 from cloverleaf.heads.anchor_based import AnchorHeadSpec
 from cloverleaf.models import yolov4
 from cloverleaf.models.catalog import find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Form
-from cloverleaf.necks.csp_pan import CspPanSpec
-from cloverleaf.weights.importers.family import Reading, check_num_classes, same_kinds
+from cloverleaf.weights.importers.family import Reading, check_num_classes, same_but, same_kinds
 from cloverleaf.weights.importers.yolor_darknet_table import DarknetTable, darknet_table, index_of
 from cloverleaf.weights.strict import Shape
 
 NAMES = (*yolov4.VARIANTS, "yolor-csp", "yolor-csp-x", "yolor-p6-darknet", "yolor-w6-darknet")
 ORIGIN = "these weights come from a project under the GPL-3.0 licence or were made with its code"
+_SIZES = {
+    "backbone": ("width", "stem_channels", "channels", "depths", "finest"),
+    "neck": ("width", "channels", "depth", "spp_mixes", "finest"),
+    "head": ("width", "anchors_px", "implicit"),
+}
 
 
 def is_like(keys: Iterable[str]) -> bool:
@@ -61,19 +64,13 @@ def read(what: str, spec: DetectorSpec, state: Mapping[str, Tensor], num_classes
 
 def layout(spec: DetectorSpec) -> DarknetLayout:
     """Its table; refuses options that darknet's lists have no elements for."""
-    variant, backbone, neck, head = find_spec(spec.name), spec.backbone, spec.neck, spec.head
-    assert isinstance(variant.backbone, CspStagesSpec) and isinstance(backbone, CspStagesSpec)
-    assert isinstance(variant.neck, CspPanSpec) and isinstance(neck, CspPanSpec)
-    assert isinstance(variant.head, AnchorHeadSpec) and isinstance(head, AnchorHeadSpec)
-    sizes = {key: getattr(backbone, key) for key in ("width", "stem_channels", "channels", "depths", "finest")}
-    if replace(variant.backbone, **sizes) != backbone:
-        raise _inexpressible(spec, "its backbone is not made of the published blocks")
-    sizes = {key: getattr(neck, key) for key in ("width", "channels", "depth", "spp_mixes", "finest")}
-    if replace(variant.neck, **sizes) != neck:
-        raise _inexpressible(spec, "its neck is not made of the published blocks")
-    sizes = {"width": head.width, "anchors_px": head.anchors_px, "implicit": head.implicit}
-    if replace(variant.head, **sizes) != head or not isinstance(head.implicit, bool):
-        raise _inexpressible(spec, "its head is not the published one, with or without its implicit knowledge")
+    variant = find_spec(spec.name)
+    assert isinstance(spec.head, AnchorHeadSpec)
+    for part, sizes in _SIZES.items():
+        if not same_but(getattr(spec, part), getattr(variant, part), sizes):
+            raise _inexpressible(spec, f"its {part} has other options than the published one")
+    if not isinstance(spec.head.implicit, bool):
+        raise _inexpressible(spec, "its implicit knowledge is not the published one")
     return DarknetLayout(darknet_table(spec))
 
 
