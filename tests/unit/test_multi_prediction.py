@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def test_judged_in_one_pass(dataset: Path, tmp_path: Path) -> None:
     assert metrics.retrieval.seen is not None and metrics.retrieval.seen.queries == 3
     assert metrics.retrieval.unseen is not None and metrics.retrieval.unseen.queries == 2
     assert metrics.fitness == pytest.approx((metrics.boxes.fitness + metrics["tag_mAP"] + 1) / 3)
+    assert replace(metrics, counted=("tags",)).fitness == metrics["tag_mAP"]
     content = result.to_json()
     assert content["protocol"]["tag_threshold"] == 0.5 and content["retrieval"]["all"]["R1"] == 1
     write_evaluation(result, tmp_path / "pictures")

@@ -22,12 +22,13 @@ from cloverleaf.losses.multi_config import MultiLossConfig
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
+from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.ops.embeddings import sample_embeddings
 from cloverleaf.recipes.api import _with_model_of_weights
 from cloverleaf.recipes.resolve import resolve
 from cloverleaf.structures import Targets
 from cloverleaf.training.config_io import nest
-from cloverleaf.training.multi import prepare
+from cloverleaf.training.multi import check_phase, label_names, prepare
 from cloverleaf.training.starting_weights import build_model
 from cloverleaf.training.tasks import check_data, check_model, check_options
 from cloverleaf.weights import load, save
@@ -327,6 +328,9 @@ def test_weights_of_a_plain_detector_and_back(shapes_json: Path, tmp_path: Path)
         ("identity", {}, ["no identities", '"identity"', "model.head.embeddings=false"]),
         ("other identities", {}, ["one individual only"]),
         ("", {"model.head.num_tags": 3}, ["num_tags = 3", "27"]),
+        ("", {"loss.multi.tags": 0.0}, ["loss.multi.tags = 0", "untrained", "model.head.tags=false"]),
+        ("", {"loss.multi.embeddings": 0.0}, ["loss.multi.embeddings = 0", "untrained"]),
+        ("order", {}, ["split 'val'", "other tags", "in the same order"]),
     ],
 )
 def test_unfit_data_and_options_are_refused_before_training(
@@ -343,8 +347,10 @@ def test_unfit_data_and_options_are_refused_before_training(
         for annotation in content["annotations"]:
             if drop == "identity":
                 del annotation["identity"]
-            elif drop:
+            elif drop == "other identities":
                 annotation["identity"] = 5
+        if drop == "order" and split == "val":
+            content["tags"][0]["name"], content["tags"][1]["name"] = (tag["name"] for tag in content["tags"][1::-1])
         (tmp_path / "annotations").mkdir(exist_ok=True)
         (tmp_path / "annotations" / f"{split}.json").write_text(json.dumps(content))
     with pytest.raises(CloverleafError) as caught:
@@ -355,6 +361,40 @@ def test_unfit_data_and_options_are_refused_before_training(
         build_model(config, index, Console(quiet=True))
     assert [word for word in words if word not in str(caught.value)] == []
     assert isinstance(caught.value, DataError if drop else ConfigError)
+
+
+def test_a_branch_that_rests_stays_that_of_the_weights(shapes_json: Path, tmp_path: Path) -> None:
+    """Trained further on data with fewer tags and without identities, it keeps its tensors and what they are called."""
+    path, index = tmp_path / "some.safetensors", open_index(shapes_json, "train")
+    before = build_model(config_of(shapes_json)[0], index, Console(quiet=True))
+    before.head.tags.linear.weight.data.fill_(2.0)
+    save(before, path, metadata=WeightsMetadata(tag_names=index.tag_names, identities=(1, 5)))
+    for split in ("train", "val"):
+        content = json.loads((shapes_json / "annotations" / f"{split}.json").read_text())
+        content["tags"] = []
+        for image in content["images"]:
+            image["file_name"], image["tags"] = str(shapes_json / "images" / image["file_name"]), []
+        for annotation in content["annotations"]:
+            del annotation["identity"]
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"{split}.json").write_text(json.dumps(content))
+    off = {"model.weights": str(path), "loss.multi.tags": 0.0, "loss.multi.embeddings": 0.0}
+    config, _ = config_of(tmp_path, **off)
+    index = open_index(tmp_path, "train")
+    check_data(config, index, open_index(tmp_path, "val"))
+    model = build_model(config, index, Console(quiet=True))
+    assert (model.head.tags.linear.weight == 2).all() and not model.head.tags.linear.weight.requires_grad
+    assert model.head.identities is None and model.head.embeddings is not None
+    known = label_names(model.spec, config, index)
+    assert len(known.tag_names) == model.spec.head.num_tags and known.identities == (1, 5)
+
+
+@pytest.mark.parametrize("changes", [{"tags": 0.0}, {"balance": "uncertainty"}])
+def test_phases_learn_what_the_run_learns(shapes_json: Path, changes: dict[str, Any]) -> None:
+    config, _ = config_of(shapes_json)
+    check_phase(config, MultiLossConfig(tags=3.0))
+    with pytest.raises(ConfigError, match="in one phase"):
+        check_phase(config, MultiLossConfig(**changes))
 
 
 def test_other_models_do_not_take_the_tasks() -> None:

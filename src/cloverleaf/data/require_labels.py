@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cloverleaf.data.index import DetectionIndex
@@ -24,6 +26,21 @@ def require_tags(index: DetectionIndex) -> None:
             f"{len(index.tag_names)} tags are declared, and --task multi learns them",
             f'give images the ids of their tags (COCO, "tags"), or {_OFF.format(task="tags")}',
         )
+
+
+def require_same_tags(names: Sequence[str], *splits: DetectionIndex) -> None:
+    """Raise `DataError` where a split has tags, and not these in this order; without ``names`` nothing is known."""
+    for index in splits if names else ():
+        if index.tag_names and index.tag_names != tuple(names):
+            raise DataError(
+                f"split {index.split!r} of {index.source} has other tags",
+                f"it declares {_some(index.tag_names)}, and {_some(names)} are to be known, in this order",
+                'declare the same "tags" in the same order in all splits; to keep those of weights, use their data',
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
 
 
 def individuals(index: DetectionIndex) -> tuple[int, ...]:

@@ -41,12 +41,14 @@ class MultiMetrics:
         tags: None where the model or the dataset has none.
         retrieval: by embeddings at the true boxes; None where the model has no embeddings or the dataset no identities.
         examples: some queries, for a picture.
+        counted: tasks that the fitness counts, as far as they were judged; of a run those that it learns.
     """
 
     boxes: CocoMetrics
     tags: TagMetrics | None = None
     retrieval: RetrievalMetrics | None = None
     examples: tuple[Example, ...] = ()
+    counted: tuple[str, ...] = ("boxes", "tags", "embeddings")
 
     @property
     def values(self) -> dict[str, float]:
@@ -65,14 +67,14 @@ class MultiMetrics:
 
     @property
     def fitness(self) -> float:
-        """Mean of the fitness of the boxes, the mAP of tags and the mAP of retrieval, as far as they were judged; the
-        best weights of a run are chosen by it. What is undefined counts as 0."""
-        parts = [self.boxes.fitness]
-        if self.tags is not None:
+        """Mean of the fitness of the boxes, the mAP of tags and the mAP of retrieval, as far as they count and were
+        judged; the best weights of a run are chosen by it. What is undefined counts as 0."""
+        parts = [self.boxes.fitness] if "boxes" in self.counted else []
+        if "tags" in self.counted and self.tags is not None:
             parts.append(finite_or_none(self["tag_mAP"]) or 0.0)
-        if self.retrieval is not None:
+        if "embeddings" in self.counted and self.retrieval is not None:
             parts.append(finite_or_none(self["retrieval_mAP"]) or 0.0)
-        return sum(parts) / len(parts)
+        return sum(parts) / max(len(parts), 1)
 
     def to_dict(self) -> dict[str, float | None]:
         """The numbers of the whole dataset, flat; None what is undefined or was not judged."""

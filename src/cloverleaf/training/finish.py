@@ -23,6 +23,7 @@ from cloverleaf.reports.tables import series
 from cloverleaf.training.callbacks.averaging import SwaCallback
 from cloverleaf.training.callbacks.record import RecordCallback
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.multi import as_learned
 from cloverleaf.training.pictures import draw_run
 from cloverleaf.training.runtime import Runtime
 from cloverleaf.training.swa import SwaResult, finish_swa
@@ -74,6 +75,7 @@ def finish(
     model = load(result.best_weights)
     once = replace(config.data, cache="none")  # a cache is not worth filling for one pass
     judged = evaluate_model(model, val, data=once, config=config.evaluation, device=runtime.device)
+    judged = as_learned(judged, model, config)
     metrics = _metrics(config, record, judged, runtime, notes)
     if swa is not None:
         metrics["weights"] = _compare(record, judged, _average(swa, config, train, val, runtime, say))

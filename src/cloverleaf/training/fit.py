@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,15 +14,12 @@ from torch.utils.data import DataLoader
 from cloverleaf.data.class_loader import build_class_train_loader
 from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.loader import build_train_loader
-from cloverleaf.data.require_labels import individuals
 from cloverleaf.data.source import list_splits, open_index
 from cloverleaf.data.subset import take_share
 from cloverleaf.errors import ConfigError, DataError
-from cloverleaf.heads.multi import MultiHeadSpec
 from cloverleaf.heads.regions import RegionHead
 from cloverleaf.models.criterion import build_criterion, warmup_criterion
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.multi_criterion import learned_tasks
 from cloverleaf.structures import ByEpoch
 from cloverleaf.training import run_dir as folders
 from cloverleaf.training.anchors import resolve_anchors
@@ -40,6 +37,7 @@ from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
 from cloverleaf.training.multi import advice as tag_advice
+from cloverleaf.training.multi import check_phase, label_names
 from cloverleaf.training.phases import Phase, blamed, resolve_phases
 from cloverleaf.training.region_advice import region_advice
 from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
@@ -108,6 +106,7 @@ def fit(
     for phase in phases.values:
         with blamed(phase):
             check_options(phase.of(config))
+            check_phase(config, phase.loss.multi)
     data = open_data(config)
     check_data(config, data.train, data.val)
     model = build_model(config, data.train, say)
@@ -236,12 +235,9 @@ def _build_task(
 
 
 def _metadata(model: Detector, index: DetectionIndex, config: TrainConfig) -> WeightsMetadata:
-    head = model.spec.head
-    learned = learned_tasks(head, config.loss.multi) if isinstance(head, MultiHeadSpec) else ()
-    return WeightsMetadata(
+    return replace(
+        label_names(model.spec, config, index),
         class_names=model_classes(config.task, index.names),
-        tag_names=index.tag_names if "tags" in learned else (),
-        identities=individuals(index) if "embeddings" in learned else (),
         category_ids=None if config.task == "semantic" else index.category_ids,
         image_size=config.data.image_size,
         task=config.task,

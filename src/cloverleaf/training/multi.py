@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from cloverleaf.data.index import DetectionIndex
-from cloverleaf.data.require_labels import individuals, require_identities, require_tags
+from cloverleaf.data.require_labels import individuals, require_identities, require_same_tags, require_tags
 from cloverleaf.errors import ConfigError
+from cloverleaf.evaluation.multi import MultiMetrics
 from cloverleaf.heads.multi import MultiHeadSpec
 from cloverleaf.losses.multi_config import MultiLossConfig
 from cloverleaf.models import parts
 from cloverleaf.models.catalog import find_spec
 from cloverleaf.models.detector import Detector
-from cloverleaf.models.multi_criterion import learned_tasks
+from cloverleaf.models.metadata import WeightsMetadata
+from cloverleaf.models.multi_criterion import TASKS, learned_tasks
 from cloverleaf.models.spec import DetectorSpec
+from cloverleaf.predict.evaluate import EvaluationResult
 from cloverleaf.training.config import ModelConfig, TrainConfig
+from cloverleaf.weights.format import read_metadata
 
 FOUND = ("num_tags", "num_identities", "log_variances")  # options of the head that follow from data and loss
 
@@ -40,15 +44,19 @@ def with_several_tasks(model: ModelConfig) -> ModelConfig:
 def for_dataset(spec: DetectorSpec, config: TrainConfig, index: DetectionIndex) -> DetectorSpec:
     """``spec`` with what the training split and the loss decide of the head `multi`; others as they are.
 
+    A branch for tags that is switched off is as in the weights that the run starts from.
+
     Raises:
         ConfigError: the configuration says otherwise.
     """
     head = spec.head
     if not isinstance(head, MultiHeadSpec):
         return spec
+    learned = learned_tasks(head, config.loss.multi)
+    tags = len(index.tag_names) or None if "tags" in learned else _num_tags(config.model.weights)
     found: dict[str, Any] = {
-        "num_tags": len(index.tag_names) or None if head.tags else None,
-        "num_identities": len(individuals(index)) if head.embeddings else 0,
+        "num_tags": tags if head.tags else None,
+        "num_identities": len(individuals(index)) if "embeddings" in learned else 0,
         "log_variances": config.loss.multi.balance == "uncertainty",
     }
     given = config.model.head
@@ -62,18 +70,93 @@ def for_dataset(spec: DetectorSpec, config: TrainConfig, index: DetectionIndex) 
     return replace(spec, head=replace(head, **found))
 
 
-def check_labels(spec: DetectorSpec, config: MultiLossConfig, train: DetectionIndex) -> None:
-    """Refuse a training split without the labels of a task that is learned.
+def _num_tags(weights: str | None) -> int | None:
+    """How many tags the head of a weights file has; None without a file, or where it has none."""
+    spec = DetectorSpec.from_dict(read_metadata(weights).spec) if weights else None
+    if spec is None or not isinstance(spec.head, MultiHeadSpec) or not spec.head.tags:
+        return None
+    return spec.head.num_tags or spec.num_classes
+
+
+def check_labels(spec: DetectorSpec, config: TrainConfig, *splits: DetectionIndex) -> None:
+    """Refuse splits, of which the first is for training, without the labels of a task that is learned.
 
     Raises:
-        DataError: it has no tags, or fewer than two individuals.
+        DataError: the first has no tags, or fewer than two individuals; or the tags of one are not those of the first,
+            or of the weights where tags are not learned.
     """
     assert isinstance(spec.head, MultiHeadSpec)
-    learned = learned_tasks(spec.head, config)
+    learned = learned_tasks(spec.head, config.loss.multi)
     if "tags" in learned:
-        require_tags(train)
+        require_tags(splits[0])
     if "embeddings" in learned:
-        require_identities(train)
+        require_identities(splits[0])
+    if spec.head.tags:
+        require_same_tags(label_names(spec, config, splits[0]).tag_names, *splits)
+
+
+def label_names(spec: DetectorSpec, config: TrainConfig, index: DetectionIndex) -> WeightsMetadata:
+    """What is to be said of tags and individuals: those of the training split where they are learned, else those of the
+    weights that the run starts from."""
+    if not isinstance(spec.head, MultiHeadSpec):
+        return WeightsMetadata()
+    learned = learned_tasks(spec.head, config.loss.multi)
+    idle, weights = len(learned) < len(spec.head.tasks), config.model.weights
+    before = read_metadata(weights) if idle and weights else WeightsMetadata()
+    tags = index.tag_names if "tags" in learned else before.tag_names
+    known = individuals(index) if "embeddings" in learned else before.identities
+    return WeightsMetadata(tag_names=tags if spec.head.tags else (), identities=known if spec.head.embeddings else ())
+
+
+def check_phase(config: TrainConfig, phase: MultiLossConfig) -> None:
+    """Refuse a phase that switches a task on or off, or weighs them by another rule.
+
+    Raises:
+        ConfigError: it does.
+    """
+    run = config.loss.multi
+    for name in TASKS:
+        if (getattr(phase, name) == 0) != (getattr(run, name) == 0):
+            raise ConfigError(
+                f"loss.multi.{name} = {getattr(phase, name)} in one phase",
+                f"a task is learned in all of a run or not at all, and the run has {getattr(run, name)}",
+                "set it for the whole run, or use a small gain",
+            )
+    if phase.balance != run.balance:
+        raise ConfigError(
+            f"loss.multi.balance = {phase.balance} in one phase", f"the run has {run.balance}",
+            "set it for the whole run",
+        )  # fmt: skip
+
+
+def check_untrained(model: Detector, config: MultiLossConfig, fresh: Collection[str]) -> None:
+    """Refuse branches that would stay as they are initialised; that for boxes is told apart by its numbers.
+
+    Args:
+        model: with several tasks.
+        config: gains.
+        fresh: names of the tensors that were not taken from weights.
+
+    Raises:
+        ConfigError: tags or embeddings are switched off, and do not come from weights.
+    """
+    spec = model.spec.head
+    assert isinstance(spec, MultiHeadSpec)
+    for task in spec.tasks[1:]:
+        if task not in learned_tasks(spec, config) and any(name.startswith(f"head.{task}.") for name in fresh):
+            raise ConfigError(
+                f"loss.multi.{task} = 0 leaves the branch for {task} untrained",
+                "it starts afresh here, and would be judged and predicted from all the same",
+                f"leave it out with model.head.{task}=false, or start from weights that have it",
+            )
+
+
+def as_learned(result: EvaluationResult, model: Detector, config: TrainConfig) -> EvaluationResult:
+    """``result`` with a fitness of those tasks only that the run learns."""
+    spec, metrics = model.spec.head, result.metrics
+    if not isinstance(metrics, MultiMetrics) or not isinstance(spec, MultiHeadSpec):
+        return result
+    return replace(result, metrics=replace(metrics, counted=learned_tasks(spec, config.loss.multi)))
 
 
 def prepare(model: Detector, config: MultiLossConfig, index: DetectionIndex) -> None:

@@ -17,7 +17,7 @@ from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec
 from cloverleaf.training.backbone_weights import check_choice, take_backbone
 from cloverleaf.training.config import ModelConfig, TrainConfig
-from cloverleaf.training.multi import FOUND, names_for, prepare
+from cloverleaf.training.multi import FOUND, check_untrained, names_for, prepare
 from cloverleaf.training.tasks import dataset_spec
 from cloverleaf.weights.backbone import provenance_of
 from cloverleaf.weights.format import load, read_metadata
@@ -32,11 +32,12 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
 
     Raises:
         CheckpointError: the weights cannot be read, are fused, or share no weight with the model.
-        ConfigError: `model.weights` and `model.backbone_weights` are both given.
+        ConfigError: `model.weights` and `model.backbone_weights` are both given, or a branch would stay untrained.
     """
     part = config.model
     check_choice(part)
     model = build_detector(dataset_spec(config, index))
+    fresh: Sequence[str] = tuple(model.state_dict())
     if part.weights:
         source = load(part.weights)
         if source.spec.fused:
@@ -48,6 +49,7 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
         given = (part.head, part.head.get("boxes", {}))
         anchors = not any(isinstance(options, dict) and "anchors_px" in options for options in given)
         result = transfer(model, names_for(model, source, index), anchors=anchors)
+        fresh = result.fresh
         weighty = {name for name, value in model.named_parameters() if value.ndim > 1}
         if not weighty & set(result.taken):  # counters and the like fit everywhere
             raise CheckpointError(
@@ -59,6 +61,7 @@ def build_model(config: TrainConfig, index: DetectionIndex, say: Console) -> Det
     if part.backbone_weights:
         take_backbone(model, part, say)
     if model.task == "multi":
+        check_untrained(model, config.loss.multi, fresh)
         prepare(model, config.loss.multi, index)
     return model
 

@@ -10,6 +10,7 @@ from cloverleaf.models.metadata import WeightsMetadata
 from cloverleaf.predict.evaluate import EvaluationResult, evaluate_model
 from cloverleaf.training.callbacks.averaging import SwaCallback
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.multi import as_learned
 from cloverleaf.training.recalibrate import augmentation_of, recalibrate
 from cloverleaf.weights.format import load, save
 
@@ -50,6 +51,7 @@ def finish_swa(
     )
     once = replace(config.data, cache="none")
     judged = evaluate_model(model, val, data=once, config=config.evaluation, device=device)
+    judged = as_learned(judged, model, config)
     numbers = {name: value for name, value in judged.metrics.to_dict().items() if value is not None}
     metadata = replace(
         model.metadata or WeightsMetadata(),

@@ -220,11 +220,12 @@ def check_data(config: TrainConfig, *splits: DetectionIndex) -> None:
 
     Raises:
         DataError: objects without masks, more classes than a label map can hold, objects where whole images have a
-            class, and the other way round, or no tags or identities in the first split where they are learned.
+            class, and the other way round, no tags or identities in the first split where they are learned, or other
+            tags in another.
     """
     task = RUN_TASKS[config.task]
     if config.task == "multi":
-        check_labels(chosen_spec(config.model), config.loss.multi, splits[0])
+        check_labels(chosen_spec(config.model), config, *splits)
     for index in splits:
         (require_class_folders if task.whole_images else require_objects)(index)
     if not (task.masks or task.semantic):

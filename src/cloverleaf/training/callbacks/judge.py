@@ -15,6 +15,7 @@ from cloverleaf.predict.judges import JUDGES, Truth
 from cloverleaf.structures import Batch
 from cloverleaf.training.callbacks.averaging import EmaCallback
 from cloverleaf.training.config import TrainConfig
+from cloverleaf.training.multi import as_learned
 
 
 class JudgeCallback(pl.Callback):
@@ -47,7 +48,8 @@ class JudgeCallback(pl.Callback):
             judge = JUDGES[model.task]
             self._loader = judge.loader(self.index, settings, stride=model.max_stride, batch_size=data.batch_size)
             self._truth = judge.truth(self.index, data, self.config.evaluation)
-        return evaluate_model(
+        result = evaluate_model(
             model, self.index, data=data, config=self.config.evaluation, device=device,
             loader=self._loader, truth=self._truth,
         )  # fmt: skip
+        return as_learned(result, model, self.config)
