@@ -9,23 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.models.catalog import MODELS
 from cloverleaf.models.cost import measure
-from cloverleaf.models.criterion import build_criterion
 from cloverleaf.models.detector import Detector
-from cloverleaf.weights import export_state_dict, import_state_dict
+from cloverleaf.weights import import_state_dict
 from cloverleaf.weights.importer import published_shapes
 from cloverleaf.weights.importers.yolor_darknet import NAMES
 from cloverleaf.weights.importers.yolor_darknet_table import darknet_table
 from golden.compare import assert_matches, filled_state
-from golden.fill import image
 from golden.test_yolov7_models import published_decoding
-from golden.yolor_cases import targets_of
+from golden.yolor_training import Numbers, check_step, golden_image
 
-Numbers = dict[str, np.ndarray]
 KEYS = Path(__file__).parent / "yolor" / "keys"
 # Elements of the published list, parameters, implicit ones of them, entries of the state dict, GFLOPs at 640 and 1280.
 FACTS = {
@@ -54,11 +51,6 @@ def keys_of(name: str) -> str:
 
 def filled(name: str, numbers: Numbers) -> Detector:
     return import_state_dict(name, filled_state(keys_of(name), {}, float(numbers["gain"])))
-
-
-def golden_image(numbers: Numbers) -> Tensor:
-    batch, _, height, width, seed = (int(n) for n in numbers["input"])
-    return torch.from_numpy(image(height, width, batch, seed))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,58 +99,10 @@ def _keep(outputs: dict[int, Tensor], index: int) -> Callable[[Any, Any, Tensor]
 
 @pytest.mark.parametrize("name", ["yolor-p6-darknet", pytest.param("yolor-csp", marks=pytest.mark.slow)])
 def test_training(name: str, golden: Callable[[str], Numbers]) -> None:
-    """One step in float64: raw outputs, statistics, loss and gradients; then evaluation with those statistics."""
     numbers = golden(f"yolor/{name.removesuffix('-darknet').replace('-', '_')}_train")
-    model = filled(name, numbers).double().train()
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-4, 0.03)}
-    before = export_state_dict(model)
-    before = {key: value.clone() for key, value in before.items() if ".running_" in key}
-    for norm in norms:  # keeps the statistics of the batch, of which the published ones took 3 %
-        norm.momentum = 1.0
-    images = golden_image(numbers).double()
-    raw = model(images)
-    for i, level in enumerate(raw.levels):
-        assert_matches(level, numbers, f"train.raw.{i}", 1e-5)
-    state = export_state_dict(model)
-    after = {key.removeprefix("train.after."): v for key, v in numbers.items() if key.startswith("train.after.")}
-    assert len(after) == 12
-    for key, value in after.items():
-        assert_matches((0.97 * before[key] + 0.03 * state[key])[:64], {key: value}, key, 1e-5)
-    _check_loss_and_gradients(name, model, raw, numbers)
-    model.eval()
-    with torch.no_grad():
-        raw = model(images[:1])
-        for i, level in enumerate(raw.levels):
-            assert_matches(level, numbers, f"cal.raw.{i}", 1e-5)
-        decoded = published_decoding(model.decode(raw, tuple(images.shape[2:]))[0], raw)
-        assert_matches(decoded, numbers, "cal.decoded", 1e-5)
-
-
-def _check_loss_and_gradients(name: str, model: Detector, raw: Any, numbers: Numbers) -> None:
-    """The loss is computed in float32, from there back everything in float64."""
-    batch, _, height, width, _ = (int(n) for n in numbers["input"])
-    config = LossConfig(
+    model = filled(name, numbers)
+    loss = LossConfig(
         assigner="anchor_ratio", gains="yolor", cell_ties="lower", objectness_iou_ratio=1.0, box=0.05, **GAINS[name]
     )
-    criterion = build_criterion(model, config, image_size=max(height, width))
-    output = criterion(raw, targets_of(numbers["loss.targets"], (height, width), batch), (height, width))
-    items = [output.items[key].item() for key in ("box", "obj", "cls")]
-    np.testing.assert_allclose([*items, sum(items)], numbers["loss.items_box_obj_cls_total"], rtol=1e-5)
-    np.testing.assert_allclose(output.total.item(), numbers["loss.total"][0], rtol=1e-5)
-    output.total.backward()
     table = darknet_table(model.spec)
-    gradients = {table.published(f"{key}"): p.grad for key, p in model.named_parameters()}
-    stored = sorted({key.removeprefix("grad.") for key in numbers if key.startswith("grad.") and "implicit" in key})
-    assert len(stored) == 2 * len(raw.levels)
-    for key in stored:
-        _assert_near(gradients[key].flatten(), numbers[f"grad.{key}"])
-    first = next(key for key in numbers if key.startswith("grad.") and key.endswith("Conv2d.weight.index"))
-    key = first.removeprefix("grad.").removesuffix(".index")
-    _assert_near(gradients[key].flatten()[numbers[first]], numbers[f"grad.{key}.value"])
-    norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm().item()
-    assert norm == pytest.approx(float(numbers["grad.global_l2"]), rel=1e-3)
-
-
-def _assert_near(gradient: Tensor, expected: np.ndarray) -> None:
-    assert np.abs(gradient.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
+    check_step(model, numbers, loss, eps=1e-4, names=lambda keys: {key: table.published(key) for key in keys})

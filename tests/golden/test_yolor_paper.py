@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cloverleaf.deploy.fuse import fuse
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.models.catalog import MODELS
 from cloverleaf.models.cost import measure
-from cloverleaf.models.criterion import build_criterion
 from cloverleaf.models.detector import Detector
 from cloverleaf.weights import export_state_dict, import_state_dict
 from cloverleaf.weights.importer import published_shapes
@@ -24,9 +23,8 @@ from cloverleaf.weights.importers.yolor_yaml_table import name_table
 from golden.compare import assert_matches, filled_state
 from golden.fill import image
 from golden.test_yolov7_models import published_decoding
-from golden.yolor_cases import targets_of
+from golden.yolor_training import Numbers, check_step, golden_image
 
-Numbers = dict[str, np.ndarray]
 KEYS = Path(__file__).parent / "yolor" / "keys"
 # Parameters, implicit ones of them, entries of the state dict, GFLOPs (2 x multiply-accumulates) at 640 and 1280 px.
 PAPER = {
@@ -105,15 +103,14 @@ def test_outputs_and_tapped_blocks(golden: Callable[[str], Numbers]) -> None:
     numbers = golden("yolor/yolor-p6_eval")
     model = filled("yolor-p6", numbers)
     outputs = tap(model)
-    batch, _, height, width, seed = (int(n) for n in numbers["input"])
-    images = torch.from_numpy(image(height, width, batch, seed))
+    images = golden_image(numbers)
     with torch.no_grad():
         raw = model(images)
     tapped = sorted({int(key.split(".")[2]) for key in numbers if key.startswith("eval.layer.")})
     assert len(tapped) == 18
     errors = [assert_matches(outputs[row], numbers, f"eval.layer.{row}") for row in tapped]
     errors += [assert_matches(level, numbers, f"eval.raw.{i}") for i, level in enumerate(raw.levels)]
-    decoded = published_decoding(model.decode(raw, (height, width))[0], raw)
+    decoded = published_decoding(model.decode(raw, tuple(images.shape[2:]))[0], raw)
     errors.append(assert_matches(decoded, numbers, "eval.decoded"))
     index, value = numbers["eval.decoded.index"], numbers["eval.decoded.value"]
     chosen = index % decoded.shape[-1] >= 4
@@ -157,57 +154,7 @@ def test_forms_published_with_yolov7(name: str, golden: Callable[[str], Numbers]
 
 
 def test_training(golden: Callable[[str], Numbers]) -> None:
-    """One step in float64: raw outputs, statistics, loss and gradients; then evaluation with those statistics."""
     numbers = golden("yolor/yolor-p6_train")
-    model = filled("yolor-p6", numbers).double().train()
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.03)}
-    before = {key: value.clone() for key, value in export_state_dict(model).items() if ".running_" in key}
-    for norm in norms:  # keeps the statistics of the batch, of which the published ones took 3 %
-        norm.momentum = 1.0
-    batch, _, height, width, seed = (int(n) for n in numbers["input"])
-    images = torch.from_numpy(image(height, width, batch, seed)).double()
-    raw = model(images)
-    for i, level in enumerate(raw.levels):
-        assert_matches(level, numbers, f"train.raw.{i}", 1e-5)
-    state = export_state_dict(model)
-    after = {key.removeprefix("train.after."): v for key, v in numbers.items() if key.startswith("train.after.")}
-    assert len(after) == 12
-    for key, value in after.items():
-        assert_matches((0.97 * before[key] + 0.03 * state[key])[:64], {key: value}, key, 1e-5)
-    _check_loss_and_gradients(model, raw, numbers)
-    model.eval()
-    with torch.no_grad():
-        raw = model(images[:1])
-    for i, level in enumerate(raw.levels):
-        assert_matches(level, numbers, f"cal.raw.{i}", 1e-5)
-    decoded = published_decoding(model.decode(raw, (height, width))[0], raw)
-    assert_matches(decoded, numbers, "cal.decoded", 1e-5)
-
-
-def _check_loss_and_gradients(model: Detector, raw: Any, numbers: Numbers) -> None:
-    """The loss is computed in float32, from there back everything in float64."""
-    batch, _, height, width, _ = (int(n) for n in numbers["input"])
-    config = LossConfig(
-        assigner="anchor_ratio", gains="yolor", objectness_iou_ratio=1.0, box=0.05, cls=0.5, obj=1.0
-    )  # fmt: skip
-    criterion = build_criterion(model, config, image_size=max(height, width))
-    output = criterion(raw, targets_of(numbers["loss.targets"], (height, width), batch), (height, width))
-    items = [output.items[key].item() for key in ("box", "obj", "cls")]
-    np.testing.assert_allclose([*items, sum(items)], numbers["loss.items_box_obj_cls_total"], rtol=1e-5)
-    np.testing.assert_allclose(output.total.item(), numbers["loss.total"][0], rtol=1e-5)
-    output.total.backward()
-    parameters = dict(model.named_parameters())
-    gradients = {theirs: parameters[ours].grad for ours, theirs in name_table(model.spec).published(parameters).items()}
-    stored = [key.removeprefix("grad.") for key in numbers if key.startswith("grad.") and key.endswith("implicit")]
-    assert len(stored) == 8
-    for key in stored:
-        _assert_near(gradients[key].flatten(), numbers[f"grad.{key}"])
-    first = "model.1.conv.weight"
-    _assert_near(gradients[first].flatten()[numbers[f"grad.{first}.index"]], numbers[f"grad.{first}.value"])
-    norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm().item()
-    assert norm == pytest.approx(float(numbers["grad.global_l2"]), rel=1e-3)
-
-
-def _assert_near(gradient: Tensor, expected: np.ndarray) -> None:
-    assert np.abs(gradient.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
+    model = filled("yolor-p6", numbers)
+    loss = LossConfig(assigner="anchor_ratio", gains="yolor", objectness_iou_ratio=1.0, box=0.05, cls=0.5, obj=1.0)
+    check_step(model, numbers, loss, eps=1e-3, names=name_table(model.spec).published)
