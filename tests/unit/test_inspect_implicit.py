@@ -114,6 +114,13 @@ def test_vectors_need_no_images(tmp_path: Path) -> None:
     assert module["parts"] == {"prior z": [16], "weight W": [8, 16], "bias b": [8]} and len(module["values"]) == 8
 
 
+def test_other_tasks_say_nothing_of_boxes(tmp_path: Path) -> None:
+    head = {"boxes": {"implicit": False}, "implicit": {"boxes": "none", "tags": "add"}}
+    model = create_model("csp-tiny+c2f-pan+multi", num_classes=2, backbone={"width": 0.125}, head=head)
+    found = inspect(model, output=tmp_path / "out").findings["implicit"]
+    assert set(found.facts) == {"places"} and [path.name for path in found.pictures] == ["implicit_head_task.png"]
+
+
 @pytest.mark.parametrize(
     ("form", "options", "message"),
     [

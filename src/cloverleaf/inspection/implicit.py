@@ -15,9 +15,10 @@ from cloverleaf.inspection.alignment_pictures import plot_alignment
 from cloverleaf.inspection.boxes_at_rest import BoxesAtRest, Correlation, boxes_at_rest, mirrored_anchors, plain
 from cloverleaf.inspection.finding import Finding, Table
 from cloverleaf.inspection.implicit_pictures import plot_boxes_at_rest, plot_outputs, plot_parts, plot_vectors
-from cloverleaf.inspection.knowledge import START_STD, Knowledge, by_place, find_knowledge, is_implicit
-from cloverleaf.inspection.output_names import OutputNames, box_head, output_names
+from cloverleaf.inspection.knowledge import Knowledge, by_place, find_knowledge, is_implicit
+from cloverleaf.inspection.output_names import OutputNames, box_head, of_boxes, output_names
 from cloverleaf.inspection.subject import InspectOptions, Subject
+from cloverleaf.layers.implicit import START_STD
 
 BOXES = "implicit_boxes.png"
 _FEW = 1024  # values that are written to the JSON file
@@ -42,7 +43,7 @@ def run(subject: Subject, options: InspectOptions, folder: Path, say: Callable[[
     """Draw every place's vectors; of an anchor head what they mean in pixels; with images what they do to features."""
     found = find_knowledge(subject.model)
     findings = [_learned(subject, place, members, folder) for place, members in by_place(found)]
-    if isinstance(box_head(subject.model), AnchorHead) and any(one.path.startswith("head.") for one in found):
+    if isinstance(box_head(subject.model), AnchorHead) and any(of_boxes(subject.model, one) for one in found):
         findings.append(_in_pixels(subject, found, folder))
     if subject.sources:
         findings += [_aligned(subject, place, members, folder, say) for place, members in by_place(found)]

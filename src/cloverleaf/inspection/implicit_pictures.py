@@ -12,8 +12,9 @@ from scipy import stats
 from cloverleaf.drawing.figure import figure
 from cloverleaf.drawing.palette import DIVERGING, INK, MUTED, PAPER, SEQUENTIAL, colour_of
 from cloverleaf.inspection.boxes_at_rest import BoxesAtRest
-from cloverleaf.inspection.knowledge import START_STD, Array, Knowledge
+from cloverleaf.inspection.knowledge import Array, Knowledge
 from cloverleaf.inspection.output_names import OutputNames
+from cloverleaf.layers.implicit import START_STD
 
 _MOST_COLUMNS = 20  # of a map of factors whose numbers and names can be read
 _FILL = {"--": "none"}  # of marks, by the style of their line

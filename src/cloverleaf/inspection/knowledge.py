@@ -17,7 +17,6 @@ from cloverleaf.layers.implicit import Implicit, ImplicitFactorisation, Implicit
 from cloverleaf.models.detector import Detector
 
 Array = npt.NDArray[np.float64]
-START_STD = 0.02  # of vectors when training begins
 _PLACES = {"add": "align", "multiply": "refine"}  # of an anchor head's modules that are named after an operator
 _NO_PLACES = ("levels", "start")  # words of a path that tell nothing of the place
 
@@ -34,7 +33,7 @@ class Knowledge:
         modelling: vector, network or factorisation.
         values: (C,) what the operator takes; (K, C) of an inner product; NaN in channels that it leaves alone.
         parts: what it is made of by name, where it is more than a vector.
-        start: mean of the values when training began, `START_STD` their deviation; None where they began otherwise.
+        start: mean of the values when training began, `cloverleaf.layers.implicit.START_STD` their deviation; None where they began otherwise.
         stride: input pixels per cell of its map, or None where it is no map.
     """
 

@@ -42,13 +42,21 @@ def box_head(model: Detector) -> Any:
     return model.head.boxes if isinstance(model.head, MultiHead) else model.head
 
 
+def of_boxes(model: Detector, knowledge: Knowledge) -> bool:
+    """Whether it is in a level of the head that predicts boxes."""
+    return knowledge.path.startswith(_levels(model))
+
+
+def _levels(model: Detector) -> str:
+    return "head.boxes.levels." if isinstance(model.head, MultiHead) else "head.levels."
+
+
 def output_names(model: Detector, knowledge: Knowledge) -> OutputNames | None:
     """Of the outputs that ``knowledge`` refines; None where it refines none, or mixes them."""
     head = box_head(model)
-    prefix = "head.boxes.levels." if isinstance(model.head, MultiHead) else "head.levels."
-    if not knowledge.path.startswith(prefix) or knowledge.operator == "inner":
+    if not of_boxes(model, knowledge) or knowledge.operator == "inner":
         return None
-    level, module = knowledge.path.removeprefix(prefix).split(".")
+    level, module = knowledge.path.removeprefix(_levels(model)).split(".")
     names: OutputNames | None = None
     if isinstance(head, AnchorHead) and module in ("multiply", "anchor", "offset"):
         names = _of_anchors(head, int(level), _classes(model))

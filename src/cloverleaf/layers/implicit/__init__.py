@@ -19,6 +19,7 @@ A *modelling* makes a constant g of learned numbers, an *operator* combines it w
 from cloverleaf.layers.implicit.alignment import Aligned, align_block, fold_alignment
 from cloverleaf.layers.implicit.folding import absorbed, fold_into_next, fold_into_previous
 from cloverleaf.layers.implicit.modellings import (
+    START_STD,
     ImplicitFactorisation,
     ImplicitNetwork,
     ImplicitVector,
@@ -50,6 +51,7 @@ __all__ = [
     "NONE",
     "OPERATORS",
     "RELEASED",
+    "START_STD",
     "Aligned",
     "Implicit",
     "ImplicitFactorisation",
