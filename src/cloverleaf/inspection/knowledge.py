@@ -33,7 +33,8 @@ class Knowledge:
         modelling: vector, network or factorisation.
         values: (C,) what the operator takes; (K, C) of an inner product; NaN in channels that it leaves alone.
         parts: what it is made of by name, where it is more than a vector.
-        start: mean of the values when training began, `cloverleaf.layers.implicit.START_STD` their deviation; None where they began otherwise.
+        start: mean of the values when training began, with the deviation `START_STD` of `cloverleaf.layers.implicit`;
+            None where they began otherwise.
         stride: input pixels per cell of its map, or None where it is no map.
     """
 
