@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cloverleaf.layers.conv import ConvNormAct
 from cloverleaf.layers.csp import Bottleneck
 from cloverleaf.layers.rep import conv_like, fold_norm
-from cloverleaf.layers.spp import PyramidPool
+from cloverleaf.layers.spp import PyramidPool, after_pool, before_pool
 from cloverleaf.layers.style import Style
 
 
@@ -136,16 +136,9 @@ class SharedNormSpp(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         width = out_channels
-        self.reduce = nn.Sequential(
-            ConvNormAct(in_channels, width, style=style),
-            ConvNormAct(width, width, 3, style=style),
-            ConvNormAct(width, width, style=style),
-        )
+        self.reduce = before_pool(in_channels, width, style=style)
         self.pool = PyramidPool(windows, largest_first=largest_first)
-        before = [width * (1 + len(windows)), *[width] * (2 * mixes - 1)]
-        self.mix = nn.Sequential(
-            *(ConvNormAct(channels, width, 1 if i % 2 == 0 else 3, style=style) for i, channels in enumerate(before))
-        )
+        self.mix = after_pool(width, 1 + len(windows), mixes, style=style)
         self.join = SharedNormJoin(width, in_channels, width, transition=False, style=style)
         self.merge = ConvNormAct(2 * width, out_channels, style=style)
 

@@ -89,6 +89,23 @@ class Sppf(nn.Module):
         return self.mix(self.pool(self.reduce(x)))
 
 
+def before_pool(in_channels: int, width: int, *, style: Style) -> nn.Sequential:
+    """The three convolutions that make what `SppCspc` pools: 1x1, 3x3, 1x1."""
+    return nn.Sequential(
+        ConvNormAct(in_channels, width, style=style),
+        ConvNormAct(width, width, 3, style=style),
+        ConvNormAct(width, width, style=style),
+    )
+
+
+def after_pool(width: int, maps: int, mixes: int, *, style: Style) -> nn.Sequential:
+    """``mixes`` pairs of a 1x1 and a 3x3 convolution, of as many concatenated ``maps`` of ``width``."""
+    before = [width * maps, *[width] * (2 * mixes - 1)]
+    return nn.Sequential(
+        *(ConvNormAct(channels, width, 1 if i % 2 == 0 else 3, style=style) for i, channels in enumerate(before))
+    )
+
+
 class SppCspc(nn.Module):
     """Pyramid pooling between three convolutions before and two after, on one of two paths.
 
@@ -121,16 +138,9 @@ class SppCspc(nn.Module):
         width = width or out_channels
         self.bypass_first = bypass_first
         self.bypass = ConvNormAct(in_channels, width, style=style)
-        self.reduce = nn.Sequential(
-            ConvNormAct(in_channels, width, style=style),
-            ConvNormAct(width, width, 3, style=style),
-            ConvNormAct(width, width, style=style),
-        )
+        self.reduce = before_pool(in_channels, width, style=style)
         self.pool = PyramidPool(windows, largest_first=largest_first)
-        before = [width * (1 + len(windows)), *[width] * (2 * mixes - 1)]
-        self.mix = nn.Sequential(
-            *(ConvNormAct(channels, width, 1 if i % 2 == 0 else 3, style=style) for i, channels in enumerate(before))
-        )
+        self.mix = after_pool(width, 1 + len(windows), mixes, style=style)
         self.merge = ConvNormAct(2 * width, out_channels, style=style)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -65,12 +65,9 @@ def read(what: str, spec: DetectorSpec, state: Mapping[str, Tensor], num_classes
 def layout(spec: DetectorSpec) -> DarknetLayout:
     """Its table; refuses options that darknet's lists have no elements for."""
     variant = find_spec(spec.name)
-    assert isinstance(spec.head, AnchorHeadSpec)
     for part, sizes in _SIZES.items():
         if not same_but(getattr(spec, part), getattr(variant, part), sizes):
             raise _inexpressible(spec, f"its {part} has other options than the published one")
-    if not isinstance(spec.head.implicit, bool):
-        raise _inexpressible(spec, "its implicit knowledge is not the published one")
     return DarknetLayout(darknet_table(spec))
 
 

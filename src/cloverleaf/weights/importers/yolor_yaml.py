@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cloverleaf.errors import CheckpointError
-from cloverleaf.heads.anchor_based import AnchorHeadSpec
 from cloverleaf.models.catalog import find_spec
 from cloverleaf.models.detector import Detector
 from cloverleaf.models.spec import DetectorSpec, Form
@@ -72,10 +71,8 @@ def read(what: str, spec: DetectorSpec, state: Mapping[str, Tensor], num_classes
 def layout(spec: DetectorSpec) -> YolorLayout:
     """Its name table; refuses options that the published lists have no rows for."""
     variant = find_spec(spec.name)
-    assert isinstance(spec.head, AnchorHeadSpec)
     for part, sizes in _SIZES.items():
-        same = same_but(getattr(spec, part), getattr(variant, part), sizes)
-        if not same or (part == "head" and not isinstance(spec.head.implicit, bool)):
+        if not same_but(getattr(spec, part), getattr(variant, part), sizes):
             raise CheckpointError(
                 f"this {spec.name} cannot be written with published names",
                 f"its {part} has other options than the published one", "use cloverleaf.save, which keeps everything",
