@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,14 @@ def fit(
         CloverleafError: wrong configuration, a backbone that cannot be sparse, no usable image, a folder in use,
             nothing to resume from, or a loss that is no longer finite.
     """
+    with ExitStack() as holding:
+        return _fit(config, resume, console, notes, holding)
+
+
+def _fit(
+    config: PretrainConfig, resume: bool, console: Console | None, notes: dict[str, Any] | None, holding: ExitStack
+) -> PretrainResult:
+    """As `fit`; ``holding`` takes the lock of the run folder."""
     rank, world_size, _ = world()
     say = (console or Console(soft_wrap=True)) if rank == 0 else Console(quiet=True)
     quieten_lightning()
@@ -87,6 +96,8 @@ def fit(
     if resume and (finished := read_result(run_dir)) is not None:
         say.print(f"{run_dir} is complete; its report is {finished.report}", highlight=False, markup=False)
         return finished
+    if resume and rank == 0:
+        holding.enter_context(folders.held(run_dir))
     checkpoint = resume_from(run_dir, say) if resume else None
     if not resume and rank == 0:
         folders.require_free(run_dir)
@@ -110,6 +121,7 @@ def fit(
     loader = build_loader(images.paths, config.data, cells, seed=config.seed, rank=rank, world_size=world_size)
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
+        holding.enter_context(folders.held(run_dir))
         write_config(config, run_dir / "config.yaml")
     schedule = _schedule(config, batch_size, len(loader))
     _announce(model, describe(spec), images, batch_size, cells, config, runtime, len(loader), loader.num_workers, say)

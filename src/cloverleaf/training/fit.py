@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +87,14 @@ def fit(
         CloverleafError: wrong configuration, unusable data, a folder in use, nothing to resume from, or a loss
             that is no longer finite.
     """
+    with ExitStack() as holding:
+        return _fit(config, resume, console, notes, holding)
+
+
+def _fit(
+    config: TrainConfig, resume: bool, console: Console | None, notes: dict[str, Any] | None, holding: ExitStack
+) -> TrainResult:
+    """As `fit`; ``holding`` takes the lock of the run folder."""
     rank, world_size, _ = world()
     console = console or Console(soft_wrap=True)
     quiet = Console(quiet=True)
@@ -97,6 +106,8 @@ def fit(
     if resume and (finished := read_result(run_dir)) is not None:
         say.print(f"{run_dir} is complete; its report is {finished.report}", highlight=False, markup=False)
         return finished
+    if resume and rank == 0:
+        holding.enter_context(folders.held(run_dir))
     checkpoint = resume_from(run_dir, say) if resume else None
     if not resume and rank == 0:
         folders.require_free(run_dir)
@@ -115,6 +126,7 @@ def fit(
     loader = _train_loader(config, phases, data.train, rank, world_size)
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
+        holding.enter_context(folders.held(run_dir))
         write_config(config, run_dir / "config.yaml")
     schedule = Schedule(
         config.schedule, config.optimizer, config.epochs, len(loader), config.data.batch_size, config.swa,

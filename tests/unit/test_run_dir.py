@@ -1,0 +1,45 @@
+"""Two runs never write to one folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+import pytest
+
+import cloverleaf as cl
+from cloverleaf.errors import ConfigError
+from cloverleaf.recipes.resolve import resolve
+from cloverleaf.training.config_io import nest, write_config
+from cloverleaf.training.run_dir import create, held
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no locks on folders")
+
+
+def test_a_folder_is_held_by_one_run_and_by_none_of_its_loader_processes(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    done = context.Event()
+    with held(tmp_path):
+        worker = context.Process(target=done.wait, args=(60,))
+        worker.start()
+        with pytest.raises(ConfigError, match="in use by another process"), held(tmp_path):
+            pytest.fail("held twice")
+    try:
+        with held(tmp_path):  # the worker still lives
+            assert worker.is_alive() and not list(tmp_path.iterdir())
+    finally:
+        done.set()
+        worker.join()
+    with pytest.raises(ZeroDivisionError), held(tmp_path):
+        raise ZeroDivisionError
+    with held(tmp_path), held(tmp_path / "missing"):
+        pass
+
+
+def test_a_run_that_goes_on_is_not_resumed(tmp_path: Path) -> None:
+    config, _ = resolve(nest({"data.source": str(tmp_path), "output": str(tmp_path / "run")}), recipe="small")
+    create(tmp_path / "run")
+    write_config(config, tmp_path / "run" / "config.yaml")
+    with held(tmp_path / "run"), pytest.raises(ConfigError, match="in use by another process"):
+        cl.train(output=tmp_path / "run", resume=True)
