@@ -199,14 +199,17 @@ def _moved(place: str, operator: str, facts: dict[str, Any]) -> list[str]:
         notes.append(f"{place}: centroids move by {reach} of the radius of their cloud.")
     if between := facts.get("between_levels"):
         before, after = (_mean_of_pairs(between[side]["kernel_alignment"]) for side in ("before", "after"))
-        notes.append(
-            f"{place}: kernel alignment between levels {before:.3f} before, {after:.3f} after (mean of pairs)."
-        )
+        if not np.isnan([before, after]).any():
+            notes.append(
+                f"{place}: kernel alignment between levels {before:.3f} before, {after:.3f} after (mean of pairs)."
+            )
     if operator == "add":
         notes.append(f"{place}: an addition moves clouds; their std., effective dimension and CKA cannot change.")
     return notes
 
 
 def _mean_of_pairs(matrix: Sequence[Sequence[float | None]]) -> float:
+    """NaN where it is defined for no pair, as of maps without features."""
     values = np.array(matrix, dtype=float)
-    return float(np.nanmean(values[~np.eye(len(values), dtype=bool)]))
+    pairs = values[~np.eye(len(values), dtype=bool)]
+    return float(np.nanmean(pairs)) if np.isfinite(pairs).any() else float("nan")
