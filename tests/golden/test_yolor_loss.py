@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cloverleaf.errors import ConfigError
 from cloverleaf.losses.anchor_gains import gain_scales, level_balance
 from cloverleaf.losses.config import LossConfig
 from cloverleaf.losses.criteria import AnchorCriterion
@@ -78,4 +79,7 @@ def test_gains_follow_levels_and_classes_and_not_the_size():
     assert level_balance("yolor", 4) == (4.0, 1.0, 0.4, 0.1)
     assert level_balance("yolor", 5) == (4.0, 1.0, 0.5, 0.4, 0.1)
     assert level_balance("yolov7", 4) == (4.0, 1.0, 0.25, 0.06)
+    for rule in ("yolov7", "yolor"):
+        with pytest.raises(ConfigError, match="no weights for 6 levels"):
+            level_balance(rule, 6)
     assert LossConfig().gains == "yolov7" and LossConfig().cell_ties == "both"

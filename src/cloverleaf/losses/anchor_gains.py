@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from cloverleaf.errors import ConfigError
+
 GainRule = Literal["yolov7", "yolor"]
 
-# By the number of levels, the finest first; "yolov7" takes the first weights of its longest row for any other number.
+# By the number of levels, the finest first; for any other number, the first weights of the longest row.
 _BALANCE: Mapping[GainRule, Mapping[int, tuple[float, ...]]] = {
     "yolov7": {3: (4.0, 1.0, 0.4), 5: (4.0, 1.0, 0.25, 0.06, 0.02)},
     "yolor": {3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.4, 0.1), 5: (4.0, 1.0, 0.5, 0.4, 0.1)},
@@ -20,8 +22,16 @@ def level_balance(rule: GainRule, num_levels: int) -> tuple[float, ...]:
 
     Published for 3, 4 and 5 levels (implementations of YOLOv7, arXiv 2207.02696, and YOLOR, arXiv 2105.04206); other
     numbers, up to 5, take the beginning of the row for 5.
+
+    Raises:
+        ConfigError: more levels.
     """
     rows = _BALANCE[rule]
+    if num_levels > max(rows):
+        raise ConfigError(
+            f"the anchor-based loss has no weights for {num_levels} levels", f"they were published for up to {max(rows)}",
+            "give the backbone fewer stages and model.head.anchors_px fewer levels",
+        )  # fmt: skip
     return rows.get(num_levels, rows[max(rows)][:num_levels])
 
 
