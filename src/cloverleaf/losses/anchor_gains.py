@@ -29,9 +29,10 @@ def level_balance(rule: GainRule, num_levels: int) -> tuple[float, ...]:
     rows = _BALANCE[rule]
     if num_levels > max(rows):
         raise ConfigError(
-            f"the anchor-based loss has no weights for {num_levels} levels", f"they were published for up to {max(rows)}",
+            f"the anchor-based loss has no weights for {num_levels} levels",
+            f"they were published for up to {max(rows)}",
             "give the backbone fewer stages and model.head.anchors_px fewer levels",
-        )  # fmt: skip
+        )
     return rows.get(num_levels, rows[max(rows)][:num_levels])
 
 
