@@ -155,7 +155,7 @@ def _check(spec: CspStagesSpec) -> None:
     if len(spec.stem_channels) != form.widths:
         raise ConfigError(
             f"backbone.stem_channels = {spec.stem_channels} does not fit stem {spec.stem!r}",
-            f"that stem takes {form.widths} widths", "give as many",
+            f"that stem takes {form.widths} widths", "give as many" if form.widths else "set backbone.stem_channels=[]",
         )  # fmt: skip
     if stages != len(spec.depths):
         raise ConfigError(
