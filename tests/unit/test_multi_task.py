@@ -235,6 +235,8 @@ def test_a_task_that_is_switched_off_does_not_change(task: str, shapes_json: Pat
         ({"num_identities": 0}, {}, ["num_identities", "loss.multi.embeddings=0"]),
         ({}, {"boxes": 0.0, "tags": 0.0, "embeddings": 0.0}, ["nothing is learned"]),
         ({"tags": False}, {}, ["num_tags", "no effect"]),
+        ({"tags": False, "num_tags": None, "implicit": {"tags": "add"}}, {}, ["implicit.tags = 'add'", "no effect"]),
+        ({"embeddings": False, "num_identities": 0}, {}, ["embedding_dim = 8", "model.head.embeddings=true"]),
         ({"implicit": {"tag": "add"}}, {}, ["'tag'", "task, boxes, tags, embeddings"]),
         ({"implicit": {"tags": "plus"}}, {}, ["'plus'", "multiply"]),
         ({"implicit": "add"}, {}, ["model.head.implicit.task=add"]),
@@ -296,7 +298,7 @@ def test_weights_of_a_plain_detector_and_back(shapes_json: Path, tmp_path: Path)
     detector = create_model("yolov7-tiny", num_classes=16, **NARROW, head={"width": 0.125})
     detector.box_head.set_anchors(detector.anchors_px * 1.5)
     save(detector, path)
-    model = start(task="multi")
+    model = start(task="multi", **{"model.head.embedding_dim": 16})
     assert model.spec.backbone == detector.spec.backbone and torch.equal(model.anchors_px, detector.anchors_px)
     for key, value in detector.box_head.state_dict().items():
         assert torch.equal(model.box_head.state_dict()[key], value), key
@@ -312,6 +314,9 @@ def test_weights_of_a_plain_detector_and_back(shapes_json: Path, tmp_path: Path)
     assert torch.equal(other.head.identities.ids + 1, model.head.identities.ids)
     save(model.deployed(), path)
     assert start().spec == again.spec
+
+    bare = start(**{"model.head.tags": False, "model.head.embeddings": False})  # its options go with a branch
+    assert bare.spec.head.tasks == ("boxes",)
 
     save(model, path)
     narrow = {"model.backbone.width": 0.125, "model.neck.width": 0.125, "model.head.width": 0.125}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,6 +22,12 @@ from cloverleaf.structures import FeatureSpec, MultiOutput
 
 BoxHeadSpec = Annotated[AnchorHeadSpec | DenseHeadSpec, Field(discriminator="type")]
 Count = Annotated[int, Field(ge=1)]
+DIM = 128
+OF_BRANCH: Mapping[str, tuple[str, ...]] = {
+    "tags": ("num_tags",),
+    "embeddings": ("num_identities", "identity_scale", "embedding_dim"),
+}
+"""Options that only one branch has."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -50,7 +56,7 @@ class MultiHeadSpec:
     embeddings: bool = True
     num_tags: Count | None = None
     num_identities: Annotated[int, Field(ge=0)] = 0
-    embedding_dim: Annotated[int, Field(ge=2, le=4096)] = 128
+    embedding_dim: Annotated[int, Field(ge=2, le=4096)] = DIM
     implicit: Annotated[TaskImplicit, task_implicit] = Field(default_factory=TaskImplicit)
     identity_scale: Annotated[float, Field(gt=0)] | Literal["learned"] | None = None
     log_variances: bool = False
@@ -243,11 +249,14 @@ def _call(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _check(spec: MultiHeadSpec) -> None:
-    idle = {"tags": ("num_tags",), "embeddings": ("num_identities", "identity_scale")}
-    for task, names in idle.items():
-        for name in names:
-            if not getattr(spec, task) and getattr(spec, name):
-                raise ConfigError(
-                    f"model.head.{name} = {getattr(spec, name)!r} has no effect", f"the head has no {task}",
-                    f"leave it out, or set model.head.{task}=true",
-                )  # fmt: skip
+    for task, names in OF_BRANCH.items():
+        if getattr(spec, task):
+            continue
+        given = {name: value for name in names if (value := getattr(spec, name)) not in (None, 0, DIM)}
+        if (own := getattr(spec.implicit, task)) not in (None, "none"):
+            given[f"implicit.{task}"] = own.operator
+        for name, value in given.items():
+            raise ConfigError(
+                f"model.head.{name} = {value!r} has no effect", f"the head has no {task}",
+                f"leave it out, or set model.head.{task}=true",
+            )  # fmt: skip

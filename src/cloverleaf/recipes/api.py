@@ -105,9 +105,12 @@ def _with_model_of_weights(changes: Mapping[str, Any]) -> dict[str, Any]:
     chosen = changes.get("model", {})
     if not isinstance(chosen, Mapping) or not chosen.get("weights") or "name" in chosen:
         return dict(changes)
+    from cloverleaf.training.multi import without_left_out
     from cloverleaf.training.starting_weights import model_options
 
     options = model_options(str(chosen["weights"]))
+    if isinstance(given := chosen.get("head"), Mapping) and "head" in options:
+        options["head"] = without_left_out(options["head"], given)
     if changes.get("task") == "multi" and options.get("head", {}).get("type") != "multi":
         options["head"] = {"type": "multi", "boxes": options.get("head", {})}
     return merge({"model": options}, changes)

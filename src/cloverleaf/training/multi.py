@@ -12,7 +12,7 @@ from cloverleaf.data.index import DetectionIndex
 from cloverleaf.data.require_labels import individuals, require_identities, require_same_tags, require_tags
 from cloverleaf.errors import ConfigError
 from cloverleaf.evaluation.multi import MultiMetrics
-from cloverleaf.heads.multi import MultiHeadSpec
+from cloverleaf.heads.multi import OF_BRANCH, MultiHeadSpec
 from cloverleaf.losses.multi_config import MultiLossConfig
 from cloverleaf.models import parts
 from cloverleaf.models.catalog import find_spec
@@ -39,6 +39,15 @@ def with_several_tasks(model: ModelConfig) -> ModelConfig:
     if kind is not None and getattr(parts.HEADS.get(kind), "task", None) == "detect":
         return replace(model, head={"type": "multi", "boxes": head})
     return model
+
+
+def without_left_out(head: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options ``head`` of weights without those of branches that the ``given`` ones leave out."""
+    left_out = [task for task in OF_BRANCH if given.get(task) is False]
+    kept = {name: value for name, value in head.items() if not any(name in OF_BRANCH[task] for task in left_out)}
+    if isinstance(implicit := kept.get("implicit"), Mapping):
+        kept["implicit"] = {name: value for name, value in implicit.items() if name not in left_out}
+    return kept
 
 
 def for_dataset(spec: DetectorSpec, config: TrainConfig, index: DetectionIndex) -> DetectorSpec:
