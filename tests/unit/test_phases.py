@@ -248,6 +248,10 @@ def test_options_of_a_phase_that_do_not_fit_the_model(shapes: Path, tmp_path: Pa
     with pytest.raises(CloverleafError, match=r"phase two: loss\.dense\.cls"):
         cloverleaf.train("yolov7-tiny", shapes, epochs=2, recipe="small", output=run, overrides={"phases": phases})
     assert not run.exists()
+    phases["two"] = {"until": 2, "augment": {"scale": 0.1}}
+    with pytest.raises(CloverleafError, match=r"^loss\.dense\.cls"):  # of the run, and so of every phase
+        cloverleaf.train("yolov7-tiny", shapes, epochs=2, recipe="small", output=run,
+                         overrides={"phases": phases, "loss": {"dense": {"cls": 2.0}}})  # fmt: skip
     phases["two"] = {"until": 2, "augment": {"paste_in": 0.5}}
     with pytest.raises(CloverleafError, match=r"phase two: augment\.paste_in"):
         cloverleaf.train(task="instance", data=shapes, epochs=2, recipe="mask-rcnn", output=run,

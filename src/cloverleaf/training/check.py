@@ -8,7 +8,7 @@ from cloverleaf.predict.engine import info_of
 from cloverleaf.predict.instances import check_detections
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.input_size import check_training_size
-from cloverleaf.training.phases import blamed, resolve_phases
+from cloverleaf.training.phases import blamed, to_check
 from cloverleaf.training.teacher import Teacher
 
 
@@ -33,7 +33,7 @@ def check_fit(config: TrainConfig, model: Detector, teacher: Teacher | None, ima
         multi_scale=config.multi_scale,
         teacher=teacher.model if teacher is not None and trains else None,
     )
-    for phase in resolve_phases(config).values:
+    for phase in to_check(config):
         with blamed(phase):
             build_criterion(model, phase.loss, image_size=config.data.image_size)
     if model.task == "instance":

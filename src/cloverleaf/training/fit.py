@@ -39,7 +39,7 @@ from cloverleaf.training.distributed import sum_over_processes
 from cloverleaf.training.finish import TrainResult, finish, read_result
 from cloverleaf.training.multi import advice as tag_advice
 from cloverleaf.training.multi import check_phase, label_names
-from cloverleaf.training.phases import Phase, blamed, resolve_phases
+from cloverleaf.training.phases import Phase, blamed, resolve_phases, to_check
 from cloverleaf.training.region_advice import region_advice
 from cloverleaf.training.runtime import Runtime, check_shares, resolve_runtime, world
 from cloverleaf.training.schedule import Schedule
@@ -114,7 +114,7 @@ def _fit(
     runtime = resolve_runtime(config.runtime)
     torch.manual_seed(config.seed)
     check_model(config)
-    for phase in phases.values:
+    for phase in to_check(config):
         with blamed(phase):
             check_options(phase.of(config))
             check_phase(config, phase.loss.multi)

@@ -75,8 +75,7 @@ def resolve_phases(config: TrainConfig) -> ByEpoch[Phase]:
             raise ConfigError(
                 "schedule.span = phase has no effect", "this run has no phases", "leave it out, or give phases"
             )
-        whole = Phase("", 0, config.epochs, config.augment, config.loss, config.schedule)
-        return ByEpoch.always(whole, config.epochs)
+        return ByEpoch.always(_whole(config), config.epochs)
     _check_ends(config)
     found: list[Phase] = []
     for name, phase in config.phases.items():
@@ -88,6 +87,11 @@ def resolve_phases(config: TrainConfig) -> ByEpoch[Phase]:
     return ByEpoch(tuple(phase.until for phase in found), tuple(found))
 
 
+def to_check(config: TrainConfig) -> tuple[Phase, ...]:
+    """The run as if it had no phases, then its phases: so what is wrong with the run is not said of its first phase."""
+    return (_whole(config), *resolve_phases(config).values) if config.phases else (_whole(config),)
+
+
 @contextmanager
 def blamed(phase: Phase) -> Iterator[None]:
     """Says of a wrong option in which phase it stands; nothing where there are no phases."""
@@ -97,6 +101,10 @@ def blamed(phase: Phase) -> Iterator[None]:
         if not phase.name:
             raise
         raise ConfigError(f"phase {phase.name}: {error.what}", error.why, error.fix) from None
+
+
+def _whole(config: TrainConfig) -> Phase:
+    return Phase("", 0, config.epochs, config.augment, config.loss, config.schedule)
 
 
 def _section(config: TrainConfig, name: str, phase: PhaseConfig, section: str) -> Any:
