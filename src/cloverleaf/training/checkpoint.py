@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from cloverleaf import atomic
-from cloverleaf.errors import CheckpointError
+from cloverleaf.errors import CheckpointError, DataError
+from cloverleaf.models.metadata import WeightsMetadata
+from cloverleaf.weights.format import read_metadata
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -67,6 +69,26 @@ def resume_from(run_dir: Path, say: Console) -> Path:
         say.print(f"warning: {warning}", highlight=False, markup=False)
     say.print(f"resuming {run_dir} from {checkpoint.name}", highlight=False, markup=False)
     return checkpoint
+
+
+def check_same_labels(run_dir: Path, now: WeightsMetadata) -> None:
+    """Refuse to resume on data whose classes, tags or individuals are not those that the run began with.
+
+    Raises:
+        DataError: they are others.
+    """
+    last = run_dir / "weights" / "last.safetensors"
+    if not last.is_file():
+        return
+    began = read_metadata(last)
+    for name in ("class_names", "tag_names", "identities"):
+        before, after = getattr(began, name), getattr(now, name)
+        if before != after:
+            raise DataError(
+                f"{run_dir} cannot be resumed on these data",
+                f"their {name.replace('_', ' ')} have changed since it began: {len(before)} then, {len(after)} now",
+                f"restore the data, or start a new run with --set model.weights={last}",
+            )
 
 
 def write_checkpoint(trainer: pl.Trainer, run_dir: Path) -> None:

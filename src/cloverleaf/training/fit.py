@@ -32,7 +32,7 @@ from cloverleaf.training.callbacks.pictures import BatchPicturesCallback
 from cloverleaf.training.callbacks.progress import ProgressCallback
 from cloverleaf.training.callbacks.record import RecordCallback
 from cloverleaf.training.check import check_fit
-from cloverleaf.training.checkpoint import resume_from
+from cloverleaf.training.checkpoint import check_same_labels, resume_from
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import config_hash, write_config
 from cloverleaf.training.distributed import sum_over_processes
@@ -123,6 +123,9 @@ def _fit(
     model = build_model(config, data.train, say)
     teacher = build_teacher(config.distillation, model, data.train.names, config.data.image_size)
     check_fit(config, model, teacher, len(data.train))
+    metadata = _metadata(model, data.train, config)
+    if resume:
+        check_same_labels(run_dir, metadata)
     loader = _train_loader(config, phases, data.train, rank, world_size)
     if not resume and rank == 0:  # only now, so that a wrong option does not use up the folder
         folders.create(run_dir)
@@ -144,7 +147,7 @@ def _fit(
     ema = EmaCallback(model, config.ema)
     task = _build_task(model, schedule, config, phases, runtime, world_size, teacher)
     judge = JudgeCallback(ema, data.val, config, loader.num_workers)
-    record = RecordCallback(run_dir, config, ema, judge, _metadata(model, data.train, config), phases)
+    record = RecordCallback(run_dir, config, ema, judge, metadata, phases)
     order = OrderCallback(loader.batch_sampler.sampler)  # type: ignore[union-attr]
     swa = SwaCallback(config.swa, config.epochs) if config.swa.enabled else None
     callbacks: list[pl.Callback] = [order, NormStartCallback(), ema, *([swa] if swa is not None else []), judge, record]
