@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -28,20 +27,6 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few") / "my-images"
     folder.mkdir()
     return write_coco(folder)
-
-
-@pytest.fixture(scope="module")
-def outlined(coco: Path) -> Path:
-    """The same with every box as an outline."""
-    folder = coco.parent / "outlined"
-    shutil.copytree(coco, folder)
-    for path in (folder / "annotations").iterdir():
-        content = json.loads(path.read_text())
-        for one in content["annotations"]:
-            x, y, w, h = one["bbox"]
-            one["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-        path.write_text(json.dumps(content))
-    return folder
 
 
 def documented(file: str = "study.yaml") -> tuple[str, list[list[str]]]:
@@ -122,9 +107,9 @@ def test_a_step_is_made_and_used(coco: Path, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_studies_of_the_project_are_valid(path: Path, outlined: Path) -> None:
+def test_studies_of_the_project_are_valid(path: Path, shapes: Path) -> None:
     study, lines = read_study(path)
-    plan = make_plan(study, lines, data=outlined)
+    plan = make_plan(study, lines, data=shapes)
     assert path.stem == study.name and study.data is None
     configs = {repr((variation.config, variation.needs)) for variation in plan.variations}
     assert len(configs) == len(plan.variations), "two variations are the same"

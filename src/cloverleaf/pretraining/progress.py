@@ -26,6 +26,10 @@ class PretrainProgress(ProgressCallback):
     def __init__(self, record: PretrainRecord, epochs: int, console: Console) -> None:
         super().__init__(record, epochs, console)
 
+    def _phase_name(self, epoch: int) -> str:
+        """Pre-training has no phases."""
+        return ""
+
     def _numbers(self, now: float) -> str:
         speed = self.record.images / max(now - self._epoch_started, 1e-9)
         return f"loss {self.record.loss:.4f}  {speed:.1f} img/s"

@@ -47,10 +47,10 @@ class ProgressCallback(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Say which phase begins or goes on, and open the epoch's bar."""
-        phase = self.record.phases.at(trainer.current_epoch)
-        if phase.name != self._phase:
-            self._phase = phase.name
-            self.console.print(phase.line(self.record.config), highlight=False, markup=False)
+        if (name := self._phase_name(trainer.current_epoch)) != self._phase:
+            self._phase = name
+            line = self.record.phases.at(trainer.current_epoch).line(self.record.config)
+            self.console.print(line, highlight=False, markup=False)
         self._epoch_started = self._last_line = time.perf_counter()
         if self.console.is_terminal:
             if self._progress is None:
@@ -83,8 +83,12 @@ class ProgressCallback(pl.Callback):
 
     def _place(self, epoch: int, width: int = 0) -> str:
         """``epoch 7/12 strong``: where the run stands."""
-        name = self.record.phases.at(epoch - 1).name
+        name = self._phase_name(epoch - 1)
         return f"epoch {epoch:>{width}}/{self.epochs}" + (f" {name}" if name else "")
+
+    def _phase_name(self, epoch: int) -> str:
+        """Of the phase of an epoch, counted from 0; empty in a run without phases."""
+        return self.record.phases.at(epoch).name
 
     def _numbers(self, now: float) -> str:
         """Losses, the last of what the task is judged by, images per second."""
