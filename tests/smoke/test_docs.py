@@ -16,6 +16,7 @@ import typer
 import cloverleaf
 from architecture.test_imports import RANKS
 from cloverleaf.cli.main import app
+from cloverleaf.models.catalog import MODELS
 from cloverleaf.pretraining.config import PretrainConfig
 from cloverleaf.training.config import TrainConfig
 from cloverleaf.training.config_io import flatten, parse_assignments, to_dict, update
@@ -159,22 +160,35 @@ def test_architecture_names_every_folder_and_the_ranks() -> None:
     assert ranks == RANKS
 
 
-def test_tables_of_models_are_the_catalog() -> None:
-    from cloverleaf.models.catalog import MODELS
+QUICK_TO_MEASURE = 25  # million parameters: the others are measured with the slow tests, one of each family here, too
+
+
+def test_tables_name_the_models_of_the_catalog() -> None:
+    chosen = [row[0] for row in table(READMES[0], 4) if row[0] not in ("name", "---")]  # the README has some of them
+    assert len(chosen) > 20 and set(chosen) <= set(MODELS)
+    rows = [row[0] for row in table(ROOT / "docs" / "models.md", 8) if row[0] not in ("name", "---")]
+    assert sorted(rows) == sorted(MODELS)
+
+
+def measured() -> list[Any]:
+    known = {row[0]: row for row in table(ROOT / "docs" / "models.md", 8)}
+    large = {name for name in MODELS if name not in known or float(known[name][3]) > QUICK_TO_MEASURE}
+    large -= {"yolor-p6", "yolor-csp-v7", "yolov7-w6"}
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in large else []) for name in MODELS]
+
+
+@pytest.mark.parametrize("name", measured())
+def test_tables_say_what_models_cost(name: str) -> None:
     from cloverleaf.models.cost import measure
 
-    short, long = {}, {}
-    for name, variant in MODELS.items():
-        size = variant.image_size
-        forms = (variant.spec, variant.spec.as_deployed(), variant.spec.as_fused())
-        costs = [measure(spec, (size, size)) for spec in forms]
-        gflops = [f"{cost.flops / 1e9:.2f}" for cost in costs]
-        short[name] = [name, str(size), f"{costs[1].params / 1e6:.2f} M", gflops[1]]
-        long[name] = [name, str(size), *(f"{cost.params / 1e6:.3f}" for cost in costs), *gflops[1:]]
-    chosen = [row for row in table(READMES[0], 4) if row[0] not in ("name", "---")]  # the README has some of them
-    assert len(chosen) > 20 and chosen == [short.get(row[0]) for row in chosen]
-    rows = [row for row in table(ROOT / "docs" / "models.md", 8) if row[0] not in ("name", "---")]
-    assert {row[0]: row[:7] for row in rows} == long and len(rows) == len(long)
+    variant, size = MODELS[name], MODELS[name].image_size
+    forms = (variant.spec, variant.spec.as_deployed(), variant.spec.as_fused())
+    costs = [measure(spec, (size, size)) for spec in forms]
+    gflops = [f"{cost.flops / 1e9:.2f}" for cost in costs]
+    short = [name, str(size), f"{costs[1].params / 1e6:.2f} M", gflops[1]]
+    assert [row for row in table(READMES[0], 4) if row[0] == name] in ([], [short])
+    long = [name, str(size), *(f"{cost.params / 1e6:.3f}" for cost in costs), *gflops[1:]]
+    assert [row[:7] for row in table(ROOT / "docs" / "models.md", 8) if row[0] == name] == [long]
 
 
 def test_table_of_options_is_the_configuration() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloverleaf.errors import ConfigError
@@ -90,6 +90,9 @@ def held(run_dir: Path) -> Iterator[None]:
     finally:
         if folder in _HELD:
             _HELD.remove(folder)
+            if fcntl is not None:  # a process forked a moment ago may not have closed its copy yet
+                with suppress(OSError):  # no locks on this drive
+                    fcntl.flock(folder, fcntl.LOCK_UN)
             os.close(folder)
 
 
