@@ -37,6 +37,7 @@ def documented(file: str = "study.yaml") -> tuple[str, list[list[str]]]:
     return study, [shlex.split(line)[1:] for line in lines if file in line]
 
 
+@pytest.mark.usefixtures("every_cpu")
 def test_documented_commands_run(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, commands = documented()
     study = yaml.safe_load(text) | {"epochs": 1, "seeds": [0, 1]}

@@ -175,6 +175,7 @@ def test_a_run_without_checkpoint_begins_anew(study: Path) -> None:
     assert order(study)[2:] == ["plain-seed0 new"]
 
 
+@pytest.mark.usefixtures("every_cpu")
 def test_several_at_a_time_share_the_cpus(study: Path) -> None:
     cpus = len(launch.usable())
     if cpus < 2:
