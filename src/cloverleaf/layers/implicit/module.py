@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from cloverleaf.layers.implicit.operators import combine
 from cloverleaf.layers.implicit.options import ImplicitOptions, Modelling, Operator
 
 
-class Implicit(nn.Module):
+class Implicit(nn.Module, ABC):
     """A map combined with a constant g that does not depend on it; how g is made is up to the subclass.
 
     Args:
@@ -52,9 +53,9 @@ class Implicit(nn.Module):
         """How g is made."""
         return self.options.modelling
 
+    @abstractmethod
     def representation(self) -> Tensor:
         """``(size,)``: g of what is learned."""
-        raise NotImplementedError
 
     def constant(self) -> Tensor:
         """g as the operator takes it: ``(C,)``, ``(n,)`` of a concatenation, ``(K, C)`` of an inner product.
