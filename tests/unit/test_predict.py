@@ -22,7 +22,7 @@ from cloverleaf.predict import sources
 from cloverleaf.predict.classes import resolve_classes
 from cloverleaf.predict.draw import draw_detections
 from cloverleaf.predict.predictor import Predictor
-from cloverleaf.predict.results import ResultFolder, new_folder
+from cloverleaf.predict.results import ResultFolder, new_folder, results_in
 from cloverleaf.predict.sources import find_sources
 from cloverleaf.structures import Detections
 from cloverleaf.weights.format import load, save
@@ -204,6 +204,18 @@ def test_sources_expand_lazily_and_in_order(media: Path) -> None:
 
 def test_outputs_never_overwrite(tmp_path: Path) -> None:
     assert [new_folder(tmp_path / "runs" / "predict").name for _ in range(3)] == ["predict", "predict-2", "predict-3"]
+
+
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for output in (theirs, tmp_path / "named", None):
+        with pytest.raises(DataError), results_in(output, tmp_path / "usual") as folder:
+            raise DataError("refused", "nothing was written", "look")
+        assert folder.exists() == (output == theirs)
+    with results_in(None, tmp_path / "usual") as folder:
+        (folder / "file").touch()
+    assert folder == tmp_path / "usual" and (folder / "file").exists()
     source = tmp_path / "a.jpg"
     folder = ResultFolder(tmp_path, [source])
     assert [folder.reserve("a", ".jpg").name for _ in range(2)] == ["a-2.jpg", "a-3.jpg"]

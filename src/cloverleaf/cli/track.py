@@ -72,7 +72,7 @@ def track(
 
         cloverleaf track -w best.safetensors clips/clip-01/clip-01.mp4 --truth clips/clip-01/gt/gt.txt --save-json
     """
-    from cloverleaf.predict.results import make_folder, new_folder
+    from cloverleaf.predict.results import results_in
     from cloverleaf.tracking.extras import require_trackers
     from cloverleaf.tracking.job import TrackJob, run_tracks
     from cloverleaf.tracking.options import TrackOptions
@@ -90,9 +90,9 @@ def track(
         device=device,
         classes=[name.strip() for name in classes.split(",") if name.strip()] if classes is not None else None,
     )
-    folder = make_folder(output) if output is not None else new_folder(Path("runs/track"))
-    job = TrackJob(folder, options, save, save_json, fps, tuple(truth or ()), needed)
-    outcome = run_tracks(predictor, sources, job, typer.echo)
+    with results_in(output, Path("runs/track")) as folder:
+        job = TrackJob(folder, options, save, save_json, fps, tuple(truth or ()), needed)
+        outcome = run_tracks(predictor, sources, job, typer.echo)
 
     if outcome.scores:
         print_scores(outcome.scores)

@@ -6,6 +6,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,22 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}", error.strerror or str(error), "name another one") from error
     return folder
+
+
+@contextmanager
+def results_in(output: Path | None, usual: Path) -> Iterator[Path]:
+    """The folder for results, ``output`` or a new one like ``usual``; one that was made for nothing goes again.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    there = output is not None and output.exists()
+    folder = make_folder(output) if output is not None else new_folder(usual)
+    try:
+        yield folder
+    finally:
+        if not there and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 class ResultFolder:
