@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,8 +35,12 @@ def test_random_generators_continue(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [value.tolist() for value in gpu] == [[0, 1, 2, 3]]
 
 
-def test_patience_ends_a_run_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is ever found, so the first epoch stays the best; resuming adds no epoch to the run that stopped."""
+@pytest.mark.parametrize(("recipe", "done"), [("small", 3), ("small-phases", 8)])
+def test_patience_ends_a_run_for_good(recipe: str, done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is ever found, so the first epoch stays the best; resuming adds no epoch to the run that stopped.
+
+    Phases that are still to come are not given up: patience counts from the start of the last one, here after epoch 6.
+    """
     make_shapes(tmp_path / "shapes", seed=3, images=6, size=64, splits={"train": 4, "val": 2}, workers=0)
     rows: list[int] = []
     monkeypatch.setattr(fit, "finish", lambda config, train, val, record, *_, **__: rows.append(len(record.rows)))
@@ -43,7 +48,10 @@ def test_patience_ends_a_run_for_good(tmp_path: Path, monkeypatch: pytest.Monkey
         "patience=2", "evaluation.confidence=0.999", "model.backbone.width=0.125", "model.neck.width=0.125",
         "data.workers=0", "data.cache=none", "runtime.device=cpu", "runtime.precision=fp32",
     ]  # fmt: skip
+    if recipe == "small-phases":
+        options += ["phases.calm.until=3", "phases.strong.until=6"]
     run = tmp_path / "run"
-    cl.train(data=tmp_path / "shapes", epochs=6, image_size=64, batch_size=4, output=run, overrides=options)
+    start: Any = {"data": tmp_path / "shapes", "epochs": 10, "image_size": 64, "batch_size": 4, "recipe": recipe}
+    cl.train(**start, output=run, overrides=options)
     cl.train(output=run, resume=True)
-    assert rows == [3, 3]
+    assert rows == [done, done]

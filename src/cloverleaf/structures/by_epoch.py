@@ -42,6 +42,10 @@ class ByEpoch(Generic[Value]):
         """The value that holds in ``epoch``."""
         return self.values[self.place(epoch)]
 
+    def start(self, epoch: float) -> int:
+        """From where the value that holds in ``epoch`` does."""
+        return (0, *self.ends)[self.place(epoch)]
+
     def end(self, epoch: float) -> int:
         """Where the value that holds in ``epoch`` ends."""
         return self.ends[self.place(epoch)]

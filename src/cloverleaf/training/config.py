@@ -194,7 +194,8 @@ class TrainConfig:
         assigner_warmup: share of the epochs, from the first, in which the assigner does not hang on predictions: every
             anchor-ratio candidate is a positive of an anchor-based head, ATSS chooses those of an anchor-free one.
         save_every: also keep the weights of every n-th epoch; 0 for best and last only.
-        patience: stop after so many epochs without a better fitness; 0 never stops early.
+        patience: stop after so many epochs without a better fitness; 0 never stops early. Of a run with phases only
+            epochs of the last one count.
         phases: by name, in order, what differs in stretches of the run; empty for a run that is all of a piece. Another
             number of epochs scales them in proportion.
     """

@@ -53,6 +53,7 @@ class RecordCallback(Checkpoint):
         phases: ByEpoch[Phase],
     ) -> None:
         self.phases = phases
+        self.last_phase = phases.start(config.epochs)  # patience ends no run before what is still to come was tried
         self.announce: Callable[[Row], None] | None = None
         self.run_dir, self.config, self.ema, self.judge, self.metadata = run_dir, config, ema, judge, metadata
         self.rows: list[Row] = []
@@ -99,7 +100,7 @@ class RecordCallback(Checkpoint):
             for name, value in row.items():
                 if name != "epoch" and value is not None and trainer.logger is not None:
                     trainer.logger.log_metrics({name: float(value)}, step=epoch)
-        late = bool(self.config.patience) and epoch - self.best_epoch >= self.config.patience
+        late = bool(self.config.patience) and epoch - max(self.best_epoch, self.last_phase) >= self.config.patience
         self.stopped = trainer.strategy.broadcast(late and result is not None)  # only the first process has a result
         trainer.should_stop = trainer.should_stop or self.stopped
         write_checkpoint(trainer, self.run_dir)
