@@ -335,6 +335,8 @@ def test_weights_of_a_plain_detector_and_back(shapes_json: Path, tmp_path: Path)
         ("", {"model.head.num_tags": 3}, ["num_tags = 3", "27"]),
         ("", {"loss.multi.tags": 0.0}, ["loss.multi.tags = 0", "untrained", "model.head.tags=false"]),
         ("", {"loss.multi.embeddings": 0.0}, ["loss.multi.embeddings = 0", "untrained"]),
+        ("val tags", {"loss.multi.boxes": 0, "model.head.embeddings": False}, ["split 'val'", "no labels for tags"]),
+        ("val sights", {"loss.multi.boxes": 0, "model.head.tags": False}, ["split 'val'", "no labels for embeddings"]),
         ("order", {}, ["split 'val'", "other tags", "in the same order"]),
     ],
 )
@@ -347,13 +349,15 @@ def test_unfit_data_and_options_are_refused_before_training(
             del content["tags"]
         for image in content["images"]:
             image["file_name"] = str(shapes_json / "images" / image["file_name"])
-            if drop in ("tags", "image tags"):
+            if drop in ("tags", "image tags") or (drop, split) == ("val tags", "val"):
                 image["tags"] = []
-        for annotation in content["annotations"]:
+        for number, annotation in enumerate(content["annotations"]):
             if drop == "identity":
                 del annotation["identity"]
             elif drop == "other identities":
                 annotation["identity"] = 5
+            elif drop == "val sights" and split == "val":
+                annotation["identity"] = number
         if drop == "order" and split == "val":
             content["tags"][0]["name"], content["tags"][1]["name"] = (tag["name"] for tag in content["tags"][1::-1])
         (tmp_path / "annotations").mkdir(exist_ok=True)

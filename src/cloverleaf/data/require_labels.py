@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def require_tags(index: DetectionIndex) -> None:
             f"its {index.format.upper()} annotations declare none, and --task multi learns them",
             f'add them to COCO files ("tags" at the top level and ids on images), or {_OFF.format(task="tags")}',
         )
-    if not any(tags.any() for i in range(len(index)) if (tags := index.tags(i)) is not None):
+    if not _has_tags(index):
         raise DataError(
             f"no image of split {index.split!r} of {index.source} has a tag",
             f"{len(index.tag_names)} tags are declared, and --task multi learns them",
@@ -41,6 +41,29 @@ def require_same_tags(names: Sequence[str], *splits: DetectionIndex) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+
+
+def require_judged(tasks: Collection[str], index: DetectionIndex) -> None:
+    """Raise `DataError` where a split has labels for none of ``tasks``, of boxes, tags and embeddings."""
+    judged = {"boxes": lambda _: True, "tags": _has_tags, "embeddings": _somebody_again}
+    if not any(judged[task](index) for task in tasks):
+        raise DataError(
+            f"split {index.split!r} of {index.source} has no labels for {' or '.join(tasks)}",
+            "nothing else is learned, so no epoch could be judged and the best weights not be chosen",
+            "give its images tags, or objects an identity that is seen in two images; or learn boxes as well",
+        )
+
+
+def _has_tags(index: DetectionIndex) -> bool:
+    return any(tags.any() for i in range(len(index)) if (tags := index.tags(i)) is not None)
+
+
+def _somebody_again(index: DetectionIndex) -> bool:
+    """Whether an individual is in two images."""
+    image = np.repeat(np.arange(len(index)), np.diff(index.object_offsets))
+    known = ~index.crowd & (index.identities >= 0)
+    sights = np.unique(np.stack([index.identities[known], image[known]]), axis=1)
+    return len(np.unique(sights[0])) < sights.shape[1]
 
 
 def individuals(index: DetectionIndex) -> tuple[int, ...]:

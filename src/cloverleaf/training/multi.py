@@ -9,7 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from cloverleaf.data.index import DetectionIndex
-from cloverleaf.data.require_labels import individuals, require_identities, require_same_tags, require_tags
+from cloverleaf.data.require_labels import (
+    individuals,
+    require_identities,
+    require_judged,
+    require_same_tags,
+    require_tags,
+)
 from cloverleaf.errors import ConfigError
 from cloverleaf.evaluation.multi import MultiMetrics
 from cloverleaf.heads.multi import OF_BRANCH, MultiHeadSpec
@@ -91,8 +97,8 @@ def check_labels(spec: DetectorSpec, config: TrainConfig, *splits: DetectionInde
     """Refuse splits, of which the first is for training, without the labels of a task that is learned.
 
     Raises:
-        DataError: the first has no tags, or fewer than two individuals; or the tags of one are not those of the first,
-            or of the weights where tags are not learned.
+        DataError: the first has no tags, or fewer than two individuals; another has labels for none of the tasks; or
+            the tags of one are not those of the first, or of the weights where tags are not learned.
     """
     assert isinstance(spec.head, MultiHeadSpec)
     learned = learned_tasks(spec.head, config.loss.multi)
@@ -100,6 +106,8 @@ def check_labels(spec: DetectorSpec, config: TrainConfig, *splits: DetectionInde
         require_tags(splits[0])
     if "embeddings" in learned:
         require_identities(splits[0])
+    for index in splits[1:]:
+        require_judged(learned, index)
     if spec.head.tags:
         require_same_tags(label_names(spec, config, splits[0]).tag_names, *splits)
 
