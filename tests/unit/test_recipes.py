@@ -6,6 +6,7 @@ from cloverleaf import create_model, list_models
 from cloverleaf.errors import ConfigError
 from cloverleaf.models.criterion import build_criterion
 from cloverleaf.recipes.catalog import RECIPES, choose_recipe, get_recipe, published_recipe
+from cloverleaf.recipes.resolve import resolve
 from cloverleaf.training.config_io import flatten, to_dict, update
 from cloverleaf.training.phases import resolve_phases
 from cloverleaf.training.schedule import Schedule
@@ -120,6 +121,11 @@ def test_large_sets_get_the_recipe_of_their_model(model, recipe):
     name, reason = choose_recipe(model, 118_000)
     assert name == recipe and "118000" in reason
     assert choose_recipe(model, 300)[0] == "small"
+
+
+def test_a_recipe_is_no_option():
+    with pytest.raises(ConfigError, match=r"among the options has no effect.*--recipe small"):
+        resolve({"recipe": "small"})
 
 
 def test_every_model_has_a_published_recipe():

@@ -27,8 +27,14 @@ def resolve(
         config_file: the config.yaml of a run, instead of a recipe.
 
     Raises:
-        ConfigError: unknown recipe, key or value, a task that is not the model's, or both a recipe and a file.
+        ConfigError: unknown recipe, key or value, a recipe among the changes, a task that is not the model's, or both a
+            recipe and a file.
     """
+    if "recipe" in changes:
+        raise ConfigError(
+            f"recipe = {changes['recipe']!r} among the options has no effect",
+            "options change values of a recipe that is chosen before them", f"use --recipe {changes['recipe']}",
+        )  # fmt: skip
     if config_file is not None:
         if recipe is not None:
             raise ConfigError("--recipe and --config together", "each is a complete configuration", "give one of them")
