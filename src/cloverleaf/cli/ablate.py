@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from cloverleaf.cli.options import names_in
 from cloverleaf.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ def ablate(
         cloverleaf ablate study.yaml --table-only
     """
     numbers = None if seeds is None else _seeds(seeds)
-    names = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+    names = names_in(only)
     from cloverleaf.ablation.run import ablate as run
     from cloverleaf.training.config_io import parse_assignments
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cloverleaf.cli.options import Device, names_in
+
 
 def inspect(
     model: Annotated[
@@ -32,7 +34,7 @@ def inspect(
     compare: Annotated[
         str | None, typer.Option(help="Weights or model whose coarsest map is decoded in the same way.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of fresh models and of decoders.", min=0)] = 0,
 ) -> None:
     """Look into a model: what it has learned, what it keeps of the image, and how alike its maps are.
@@ -58,10 +60,10 @@ def inspect(
     from cloverleaf.inspection import InspectOptions
     from cloverleaf.inspection import inspect as look
 
-    kinds = None if only is None else tuple(kind.strip() for kind in only.split(",") if kind.strip())
+    kinds = names_in(only)
     options = InspectOptions(
-        only=kinds, image_size=image_size, max_images=max_images, fit_decoder=fit_decoder, compare=compare,
-        device=device, seed=seed,
+        only=None if kinds is None else tuple(kinds), image_size=image_size, max_images=max_images,
+        fit_decoder=fit_decoder, compare=compare, device=device, seed=seed,
     )  # fmt: skip
     result = look(model, images or [], output, options, typer.echo)
     console = Console()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloverleaf.cli.options import Device
 from cloverleaf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def merge(
     images: Annotated[int, typer.Option(min=1, help="At most so many of them.")] = 512,
     image_size: Annotated[int | None, typer.Option(min=32, help="Side of the input; default: as trained.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per step; best as in training.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     workers: Annotated[int, typer.Option(min=-1, help="Loader processes; -1 chooses.")] = -1,
 ) -> None:
     """Average the weights of several models, or of one model at several epochs, into one.

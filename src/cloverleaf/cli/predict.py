@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cloverleaf.cli.options import Classes, Device, ImageSize, OverlapOfPredictions, names_in
+
 
 def predict(
     sources: Annotated[
@@ -25,20 +27,13 @@ def predict(
         float | None,
         typer.Option(help="Smallest score that is reported [0.25; 0.5 of objects with masks].", show_default=False),
     ] = None,
-    iou: Annotated[
-        float | None,
-        typer.Option(help="NMS threshold: larger keeps more overlapping boxes [0.45].", show_default=False),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Only these classes: names or label numbers, separated by commas.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Long side of the network input; default: as trained.", min=1)
-    ] = None,
+    iou: OverlapOfPredictions = None,
+    classes: Classes = None,
+    image_size: ImageSize = None,
     max_detections: Annotated[
         int | None, typer.Option(help="At most so many per image [300].", min=1, show_default=False)
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results; default: a new runs/predict.")
     ] = None,
@@ -76,7 +71,7 @@ def predict(
         iou=iou,
         image_size=image_size,
         device=device,
-        classes=[name.strip() for name in classes.split(",") if name.strip()] if classes is not None else None,
+        classes=names_in(classes),
         max_detections=max_detections,
     )
     if save_crops and predictor.task in ("semantic", "classify"):

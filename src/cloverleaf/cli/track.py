@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cloverleaf.cli.options import Classes, Device, ImageSize, OverlapOfPredictions, names_in
+
 
 def track(
     sources: Annotated[
@@ -33,17 +35,10 @@ def track(
     across_classes: Annotated[
         bool, typer.Option("--across-classes", help="Tracks may change their class; truth is compared without classes.")
     ] = False,
-    iou: Annotated[
-        float | None,
-        typer.Option(help="NMS threshold: larger keeps more overlapping boxes [0.45].", show_default=False),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Only these classes: names or label numbers, separated by commas.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Long side of the network input; default: as trained.", min=1)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    iou: OverlapOfPredictions = None,
+    classes: Classes = None,
+    image_size: ImageSize = None,
+    device: Device = "auto",
     truth: Annotated[
         list[Path] | None,
         typer.Option(help="Who is where, in MOT format, to score the tracks; once per video.", show_default=False),
@@ -88,7 +83,7 @@ def track(
         iou=iou,
         image_size=image_size,
         device=device,
-        classes=[name.strip() for name in classes.split(",") if name.strip()] if classes is not None else None,
+        classes=names_in(classes),
     )
     with results_in(output, Path("runs/track")) as folder:
         job = TrackJob(folder, options, save, save_json, fps, tuple(truth or ()), needed)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloverleaf.cli.options import Device, ImageSize
+
 if TYPE_CHECKING:
     from cloverleaf.predict.engine import EngineInfo
     from cloverleaf.predict.evaluate import EvaluationResult
@@ -20,9 +22,7 @@ def val(
     ],
     data: Annotated[Path, typer.Option("--data", "-d", help="data.yaml, COCO JSON or folder.", show_default=False)],
     split: Annotated[str, typer.Option(help="Which part is judged: val, test or train.")] = "val",
-    image_size: Annotated[
-        int | None, typer.Option(help="Long side of the network input; default: as trained.", min=1)
-    ] = None,
+    image_size: ImageSize = None,
     batch_size: Annotated[int, typer.Option(help="Images per step.", min=1)] = 16,
     conf: Annotated[
         float | None, typer.Option(help="Smallest score that counts [0.001].", min=0, max=1, show_default=False)
@@ -39,7 +39,7 @@ def val(
         Path | None, typer.Option("--output", "-o", help="Folder for the results; default: a new runs/val.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON instead of tables.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         str, typer.Option(help="fp32, bf16 or fp16; the published numbers are full precision.")
     ] = "fp32",
