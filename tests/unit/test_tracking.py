@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import documented
 from cloverleaf.data.mot import MotTable, mot_line, read_mot
 from cloverleaf.data.procedural import make_clips
 from cloverleaf.data.video_io import read_timed_frames, write_video
+from cloverleaf.deploy.suppression import Suppression
 from cloverleaf.errors import CloverleafError, ConfigError, DataError
 from cloverleaf.models.catalog import create_model
 from cloverleaf.models.metadata import WeightsMetadata
@@ -25,7 +27,7 @@ from cloverleaf.tracking.footage import open_footage
 from cloverleaf.tracking.job import TrackJob, TrackOutcome, run_tracks
 from cloverleaf.tracking.options import TrackOptions
 from cloverleaf.tracking.scores import combined, score_tracks
-from cloverleaf.tracking.setup import parse_appearance
+from cloverleaf.tracking.setup import parse_appearance, tracking_predictor
 from cloverleaf.tracking.tracker import Tracker, settled
 from cloverleaf.weights.format import save
 from multi_finder import MultiFinder
@@ -307,6 +309,19 @@ def test_a_model_of_several_tasks_follows_by_its_embeddings(tmp_path: Path) -> N
         table = read_mot(tmp_path / "turns.txt")
         numbers.append({int(frame - 1) // 12: int(one) for frame, one in zip(table.frames, table.ids, strict=True)})
     assert numbers == [{0: 1, 1: 2, 2: 1}, {0: 1, 1: 1, 2: 1}]
+
+
+def test_across_classes_an_object_has_one_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file has suppressed its boxes already, class by class, they stay as they are."""
+    narrow = {"backbone": {"width": 0.125}, "neck": {"width": 0.125}, "head": {"width": 0.125}}
+    save(create_model("elan-tiny+elan-pan+anchor", num_classes=3, **narrow), tmp_path / "model.safetensors")
+    found = [tracking_predictor(tmp_path / "model.safetensors", across_classes=across) for across in (False, True)]
+    assert [predictor.class_agnostic for predictor in found] == [False, True]
+
+    engine = found[0].engine
+    engine.info = replace(engine.info, suppression=Suppression(confidence=0.05))
+    monkeypatch.setattr("cloverleaf.tracking.setup.open_engine", lambda *_, **__: engine)
+    assert not tracking_predictor("model.onnx", across_classes=True).class_agnostic
 
 
 def test_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,9 @@ def predict(
     max_detections: Annotated[
         int | None, typer.Option(help="At most so many per image [300].", min=1, show_default=False)
     ] = None,
+    class_agnostic: Annotated[
+        bool, typer.Option("--class-agnostic", help="Boxes suppress those of other classes too.")
+    ] = False,
     device: Device = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results; default: a new runs/predict.")
@@ -73,6 +76,7 @@ def predict(
         device=device,
         classes=names_in(classes),
         max_detections=max_detections,
+        class_agnostic=class_agnostic,
     )
     if save_crops and predictor.task in ("semantic", "classify"):
         raise ConfigError("--save-crops has no effect", f"{weights} finds no single objects", "leave it out")

@@ -84,6 +84,7 @@ def track(
         image_size=image_size,
         device=device,
         classes=names_in(classes),
+        across_classes=across_classes,
     )
     with results_in(output, Path("runs/track")) as folder:
         job = TrackJob(folder, options, save, save_json, fps, tuple(truth or ()), needed)

@@ -37,11 +37,14 @@ def tracking_predictor(
     image_size: int | None = None,
     device: str = "auto",
     classes: Iterable[str | int] | None = None,
+    across_classes: bool = False,
 ) -> Predictor:
     """A predictor that reports weak detections too.
 
     Args:
         weights, iou, image_size, device, classes: as for `Predictor`.
+        across_classes: an object is one whatever its class: boxes suppress those of other classes too, unless the file
+            suppresses itself.
         confidence: as for `Predictor`; None takes 0.1, or more where a file that suppresses itself gives no less.
 
     Raises:
@@ -51,4 +54,7 @@ def tracking_predictor(
     if confidence is None:
         inside = engine.info.suppression
         confidence = WEAKEST if inside is None else max(WEAKEST, inside.confidence)
-    return Predictor(engine, confidence=confidence, iou=iou, image_size=image_size, classes=classes)
+    agnostic = across_classes and engine.info.suppression is None and engine.info.task in ("detect", "multi")
+    return Predictor(
+        engine, confidence=confidence, iou=iou, image_size=image_size, classes=classes, class_agnostic=agnostic
+    )  # fmt: skip
