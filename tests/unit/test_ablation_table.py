@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloverleaf.ablation.cost import Cost
+from cloverleaf.ablation.folder import Folder
 from cloverleaf.ablation.markdown import to_markdown
-from cloverleaf.ablation.results import Results, RunResult
+from cloverleaf.ablation.results import Results, RunResult, read_run
 from cloverleaf.ablation.rows import make_rows
 from cloverleaf.ablation.statistics import spread
 from cloverleaf.ablation.table import to_csv
 from cloverleaf.ablation.texts import clock, count_text, mean_text, number, p_text
+from cloverleaf.recipes.catalog import get_recipe
+from cloverleaf.training.config_io import update, write_config
 
 AP = {"plain": [0.500, 0.510, 0.505], "better": [0.600, 0.610, 0.602], "same": [0.503, 0.509]}
 
@@ -98,6 +104,25 @@ def test_several_tasks_have_their_metrics_and_one_of_them_leads(results: Results
     led = replace(several, metric="R1")
     assert heading.format("R1 | AP | AP50 | tag mAP | tag F1 | R5 | retrieval mAP") in to_markdown(led, make_rows(led))
     assert led.table.judged == "R1" and several.table.judged == "AP"
+
+
+def test_tasks_that_a_run_has_switched_off_have_no_numbers(tmp_path: Path) -> None:
+    """Boxes that are not learned have an AP all the same: what features that move away leave of it."""
+    numbers: dict[str, Any] = {"AP": 0.01, "tag_mAP": 0.4, "tag_F1": 0.5, "R1": 0.1, "retrieval_mAP": 0.2}
+    facts = {"training_seconds": 60.0, "cpus": 1, "precision": "fp32"}
+    found = {}
+    for name, gains in (("all", {}), ("tags", {"boxes": 0, "embeddings": 0})):
+        run = tmp_path / "runs" / f"{name}-seed0"
+        (run / "weights").mkdir(parents=True)
+        (run / "weights" / "best.safetensors").touch()
+        write_config(update(get_recipe("multi"), {"loss": {"multi": gains}}), run / "config.yaml")
+        (run / "metrics.json").write_text(json.dumps({**numbers, "best_epoch": 1, "epochs": 1, "run": facts}))
+        (run / "results.csv").write_text("epoch,AP,tag_mAP\n1,0.01,0.4\n")
+        (run / "report.html").touch()
+        found[name] = read_run(Folder(tmp_path), name, 0, "val", "val", "multi")
+    assert {key: found["all"].metrics[key] for key in numbers} == numbers and found["all"].curve == {1: 0.01}
+    left = {**dict.fromkeys(numbers), "tag_mAP": 0.4, "tag_F1": 0.5}
+    assert {key: found["tags"].metrics[key] for key in numbers} == left and found["tags"].curve == {}
 
 
 def test_csv_holds_every_number(results: Results) -> None:

@@ -154,6 +154,8 @@ def notes(results: Results, rows: Sequence[Row]) -> list[str]:
                 "not rely on it. To measure it again, remove results.json and give the same command."
             )
     found.append("Training: mean time in epochs, judging included; comparable if the runs ran under the same load.")
+    if results.task == "multi":
+        found.append("Tasks that a run does not have, or has switched off by a gain of 0, have no numbers.")
     if results.prepared:
         found.append(
             "Training times leave out what was prepared first. Where all seeds share a step, the spread of the runs "

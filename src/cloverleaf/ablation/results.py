@@ -21,7 +21,9 @@ from cloverleaf.ablation.metrics import TABLES, Table
 from cloverleaf.ablation.prepare import preparations
 from cloverleaf.data.cpus import usable_cpus
 from cloverleaf.errors import ConfigError
+from cloverleaf.evaluation.multi import RETRIEVAL_COLUMNS, TAG_COLUMNS
 from cloverleaf.models.spec import Task
+from cloverleaf.training.config_io import read_config
 from cloverleaf.training.finish import read_result
 from cloverleaf.training.tasks import RUN_TASKS
 
@@ -198,7 +200,11 @@ def reached(folder: Folder, run: Run) -> str | None:
 def read_run(
     folder: Folder, variation: str, seed: int, split: str, val_split: str, task: Task, metric: str = ""
 ) -> RunResult:
-    """What a run has left; its curve is that of ``metric``, or of the first of the task."""
+    """What a run has left; its curve is that of ``metric``, or of the first of the task.
+
+    Of several tasks, those that the run has switched off have no numbers: what features that move away under a head
+    leave of it is no result.
+    """
     name = run_name(variation, seed)
     if reason := folder.reason(name):
         return RunResult(variation=variation, seed=seed, state="failed", reason=reason)
@@ -210,13 +216,23 @@ def read_run(
     if result is None or judged is None:
         return RunResult(variation=variation, seed=seed, state="missing")
     about = result.metrics["run"]
-    metrics = {key: judged.get(key) for key in RUN_TASKS[task].columns}
+    run_dir, led = folder.run_dir(name), TABLES[task].led_by(metric).judged
+    columns = [key for key in RUN_TASKS[task].columns if task != "multi" or key in _learned(run_dir)]
+    metrics = {key: judged.get(key) if key in columns else None for key in RUN_TASKS[task].columns}
     return RunResult(
         variation=variation, seed=seed, state="complete", metrics=metrics,
         best_epoch=result.metrics["best_epoch"], epochs=result.metrics["epochs"],
         training_seconds=about["training_seconds"], cpus=about["cpus"], precision=about["precision"],
-        curve=_curve(folder.run_dir(name) / "results.csv", TABLES[task].led_by(metric).judged),
+        curve=_curve(run_dir / "results.csv", led) if led in columns else {},
     )  # fmt: skip
+
+
+def _learned(run_dir: Path) -> set[str]:
+    """The numbers of the tasks that a run of several tasks learns."""
+    gains = read_config(run_dir / "config.yaml").loss.multi
+    later = {"tags": TAG_COLUMNS, "embeddings": RETRIEVAL_COLUMNS}
+    boxes = [key for key in RUN_TASKS["multi"].columns if not any(key in keys for keys in later.values())]
+    return {key for task, keys in {"boxes": boxes, **later}.items() if getattr(gains, task) != 0 for key in keys}
 
 
 def _curve(path: Path, metric: str) -> dict[int, float]:
