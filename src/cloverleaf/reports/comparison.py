@@ -86,7 +86,7 @@ def _runs(axis: Any, row: int, bar: Bar, colours: Mapping[int, str]) -> None:
             axis.plot(value, row, "o", color=colours[seed], markersize=5.5, zorder=3)
         axis.plot([bar.mean] * 2, [row - 0.24, row + 0.24], color=INK, linewidth=1.6, zorder=4)
     else:
-        axis.text(0.5, row, "no run", transform=axis.get_yaxis_transform(), ha="center", va="center", color=MUTED)
+        axis.text(0.5, row, "no number", transform=axis.get_yaxis_transform(), ha="center", va="center", color=MUTED)
 
 
 def _seeds(axis: Any, colours: Mapping[int, str]) -> None:

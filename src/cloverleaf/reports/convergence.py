@@ -53,7 +53,7 @@ def plot_convergence(courses: Sequence[Course], path: Path, *, title: str, metri
         if drawn:
             _names(axis, drawn)
         else:
-            axis.text(0.5, 0.5, "no run", transform=axis.transAxes, ha="center", color=MUTED)
+            axis.text(0.5, 0.5, "no number", transform=axis.transAxes, ha="center", color=MUTED)
         drawing.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
 
 
