@@ -99,6 +99,7 @@ def test_phases_scale_with_the_epochs(epochs: int, ends: list[int]) -> None:
         ({**changed(), "augment": {"close_mosaic": 6}}, ["phases.strong.augment.mosaic9", "close_mosaic", "epoch 4"]),
         ({"schedule": {"span": "phase"}}, ["schedule.span", "no phases"]),
         (changed(final={"schedule": {"span": "phase"}}), ["phases.final.schedule.span", "ends with the run"]),
+        ({**changed(), "patience": 9}, ["patience = 9 has no effect", "last phase only, final"]),
         ({"epochs": 4, "phases": [1, 2]}, ["phases"]),
     ],
 )  # fmt: skip

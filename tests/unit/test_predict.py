@@ -204,6 +204,9 @@ def test_sources_expand_lazily_and_in_order(media: Path) -> None:
 
 def test_outputs_never_overwrite(tmp_path: Path) -> None:
     assert [new_folder(tmp_path / "runs" / "predict").name for _ in range(3)] == ["predict", "predict-2", "predict-3"]
+    source = tmp_path / "a.jpg"
+    folder = ResultFolder(tmp_path, [source])
+    assert [folder.reserve("a", ".jpg").name for _ in range(2)] == ["a-2.jpg", "a-3.jpg"]
 
 
 def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
@@ -216,9 +219,6 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
     with results_in(None, tmp_path / "usual") as folder:
         (folder / "file").touch()
     assert folder == tmp_path / "usual" and (folder / "file").exists()
-    source = tmp_path / "a.jpg"
-    folder = ResultFolder(tmp_path, [source])
-    assert [folder.reserve("a", ".jpg").name for _ in range(2)] == ["a-2.jpg", "a-3.jpg"]
 
 
 def test_drawing_marks_the_box_in_its_colour_and_leaves_the_input_alone() -> None:

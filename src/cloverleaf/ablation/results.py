@@ -217,7 +217,7 @@ def read_run(
         return RunResult(variation=variation, seed=seed, state="missing")
     about = result.metrics["run"]
     run_dir, led = folder.run_dir(name), TABLES[task].led_by(metric).judged
-    columns = [key for key in RUN_TASKS[task].columns if task != "multi" or key in _learned(run_dir)]
+    columns = _learned(run_dir) if task == "multi" else set(RUN_TASKS[task].columns)
     metrics = {key: judged.get(key) if key in columns else None for key in RUN_TASKS[task].columns}
     return RunResult(
         variation=variation, seed=seed, state="complete", metrics=metrics,

@@ -47,10 +47,11 @@ def require_judged(tasks: Collection[str], index: DetectionIndex) -> None:
     """Raise `DataError` where a split has labels for none of ``tasks``, of boxes, tags and embeddings."""
     judged = {"boxes": lambda _: True, "tags": _has_tags, "embeddings": _somebody_again}
     if not any(judged[task](index) for task in tasks):
+        labels = {"tags": "give its images tags", "embeddings": "give objects an identity that is seen in two images"}
         raise DataError(
             f"split {index.split!r} of {index.source} has no labels for {' or '.join(tasks)}",
             "nothing else is learned, so no epoch could be judged and the best weights not be chosen",
-            "give its images tags, or objects an identity that is seen in two images; or learn boxes as well",
+            f"{', or '.join(labels[task] for task in tasks)}; or learn boxes as well",
         )
 
 

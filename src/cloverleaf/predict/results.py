@@ -69,7 +69,7 @@ def results_in(output: Path | None, usual: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if not there and not any(folder.iterdir()):
+        if not there and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 

@@ -33,7 +33,8 @@ def resolve(
     if "recipe" in changes:
         raise ConfigError(
             f"recipe = {changes['recipe']!r} among the options has no effect",
-            "options change values of a recipe that is chosen before them", f"use --recipe {changes['recipe']}",
+            "options change values of a recipe that is chosen before them",
+            f"use --recipe {changes['recipe']}" if changes["recipe"] and config_file is None else "leave it out",
         )  # fmt: skip
     if config_file is not None:
         if recipe is not None:

@@ -84,6 +84,12 @@ def resolve_phases(config: TrainConfig) -> ByEpoch[Phase]:
         sections = {section: _section(config, name, phase, section) for section in ("augment", "loss", "schedule")}
         found.append(Phase(name, first, phase.until, **sections))
         _check_effect(found, phase, config.epochs)
+    last = found[-1]
+    if config.patience >= config.epochs - last.first > 0 and len(found) > 1:
+        _no_effect(
+            f"patience = {config.patience}", f"it counts in the last phase only, {last.name}, {last.epochs}",
+            "set it below their number, or leave it out",
+        )  # fmt: skip
     return ByEpoch(tuple(phase.until for phase in found), tuple(found))
 
 

@@ -220,8 +220,8 @@ def check_data(config: TrainConfig, *splits: DetectionIndex) -> None:
 
     Raises:
         DataError: objects without masks, more classes than a label map can hold, objects where whole images have a
-            class, and the other way round, no tags or identities in the first split where they are learned, or other
-            tags in another.
+            class, and the other way round, no tags or identities in the first split where they are learned; other
+            tags in another, or labels for nothing that is learned.
     """
     task = RUN_TASKS[config.task]
     if config.task == "multi":
