@@ -33,7 +33,11 @@ def track(
         typer.Option(help="Seconds for which a lost track is remembered [1; 20 with embeddings].", show_default=False),
     ] = None,
     across_classes: Annotated[
-        bool, typer.Option("--across-classes", help="Tracks may change their class; truth is compared without classes.")
+        bool,
+        typer.Option(
+            "--across-classes",
+            help="Objects have one box, tracks may change their class, truth is compared without classes.",
+        ),
     ] = False,
     iou: OverlapOfPredictions = None,
     classes: Classes = None,

@@ -26,7 +26,8 @@ class TrackOptions:
             by motion alone, and so does any value where the model gives no embeddings.
         same: cosine of two embeddings above which they speak for the same individual and below against it, in (-1, 1).
         memory: seconds for which a lost track is remembered; None takes 1 by motion alone and 20 with embeddings.
-        across_classes: a track may continue in a detection of another class.
+        across_classes: a track may continue in a detection of another class; a predictor with ``class_agnostic`` goes
+            with it.
 
     Raises:
         ConfigError: a value is out of range.

@@ -43,8 +43,8 @@ def tracking_predictor(
 
     Args:
         weights, iou, image_size, device, classes: as for `Predictor`.
-        across_classes: an object is one whatever its class: boxes suppress those of other classes too, unless the file
-            suppresses itself.
+        across_classes: an object is one whatever its class: boxes suppress those of other classes too, unless the model
+            suppresses its boxes itself (a file with NMS inside, or one that finds masks).
         confidence: as for `Predictor`; None takes 0.1, or more where a file that suppresses itself gives no less.
 
     Raises:
