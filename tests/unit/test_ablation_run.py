@@ -79,11 +79,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(study: Path, **options: Any) -> tuple[Any, str]:
-    console = Console(record=True, soft_wrap=True, file=(study.parent / "said.txt").open("w"))
-    try:
+    with (study.parent / "said.txt").open("w") as file:
+        console = Console(record=True, soft_wrap=True, file=file)
         return ablate(study, data="data", output="out", console=console, **options), console.export_text(clear=False)
-    finally:
-        (study.parent / "said.txt").write_text(console.export_text())
 
 
 def order(study: Path) -> list[str]:
